@@ -1,15 +1,15 @@
 //! What one engine step computes, laid out as a device wants it: flat arrays, ragged by offsets, no strings, no maps.
 //!
-//! A decode-only batch has `query_len == 1` everywhere, so its shape is a function of the number of sequences alone: a
-//! runner can pad it to a bucket and replay a recorded CUDA graph. [`BatchSequence::input_from_row`] lets a step be
-//! launched before the tokens of the step before it have reached the host.
+//! A batch of running sequences has `query_len == 1` everywhere, so its shape is a function of the number of sequences
+//! alone: a runner can pad it to a bucket and replay a recorded CUDA graph. [`BatchSequence::input_from_row`] lets a
+//! step be launched before the tokens of the step before it have reached the host.
 
 use crate::{BlockId, SamplingParams, SequenceId, Slot, TokenId};
 use std::ops::Range;
 use std::sync::Arc;
 
 /// One engine step. Per-token arrays have [`num_tokens`](Self::num_tokens) entries, in the order of `sequences`;
-/// decode sequences come before prefill chunks.
+/// parts of [`Phase::Decode`] come before those of [`Phase::Prefill`], and of the former those with one token first.
 #[derive(Clone, Debug, Default)]
 pub struct StepBatch {
     /// Counts steps of one engine, from 1.
@@ -22,17 +22,20 @@ pub struct StepBatch {
     pub slot_mapping: Vec<Slot>,
     /// Block tables of all sequences, end to end; [`BatchSequence::blocks`] cuts them apart.
     pub block_ids: Vec<BlockId>,
-    /// The sequences, decode first.
+    /// The sequences, `Decode` first.
     pub sequences: Vec<BatchSequence>,
 }
 
-/// Which of the two kinds of work a sequence does in a step. A runner may compute them with different weights formats,
-/// but a sequence's result never depends on what else is in the batch.
+/// What kind of token a sequence's part of a step computes. A runner may use other weights formats for the one than for
+/// the other, but must not let a result depend on what else is in the batch or on how many tokens the part has.
+///
+/// The phase goes with the token, not with the moment: when a preempted sequence computes its output tokens anew it does
+/// so many at once but still in `Decode`, and gets the very same numbers as before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// A chunk of known tokens.
+    /// Tokens of the prompt.
     Prefill,
-    /// One token, the last one sampled.
+    /// Tokens that were sampled. One while the sequence runs; more while it catches up after a preemption.
     Decode,
 }
 
@@ -41,7 +44,7 @@ pub enum Phase {
 pub struct BatchSequence {
     /// Whose part this is.
     pub id: SequenceId,
-    /// Prefill chunk or decode.
+    /// Prompt tokens or output tokens; never both in one part.
     pub phase: Phase,
     /// Range of this sequence in the per-token arrays; its length is `query_len`.
     pub tokens: Range<usize>,
@@ -86,9 +89,15 @@ impl StepBatch {
         self.token_ids.len()
     }
 
-    /// Leading sequences that decode.
-    pub fn num_decode(&self) -> usize {
-        self.sequences.iter().take_while(|sequence| sequence.phase == Phase::Decode).count()
+    /// Leading tokens that belong to [`Phase::Decode`]; the rest are [`Phase::Prefill`].
+    pub fn num_decode_tokens(&self) -> usize {
+        self.sequences.iter().rfind(|part| part.phase == Phase::Decode).map_or(0, |part| part.tokens.end)
+    }
+
+    /// Leading sequences with one token of [`Phase::Decode`] each: the part of a step that a recorded graph can run.
+    pub fn num_single_token(&self) -> usize {
+        let single = |part: &&BatchSequence| part.phase == Phase::Decode && part.tokens.len() == 1;
+        self.sequences.iter().take_while(single).count()
     }
 
     /// Asserts what every runner relies on; `block_size` is that of the pool.
@@ -98,7 +107,7 @@ impl StepBatch {
     pub fn check(&self, block_size: usize) {
         assert_eq!(self.positions.len(), self.num_tokens());
         assert_eq!(self.slot_mapping.len(), self.num_tokens());
-        let (mut next_token, mut next_block, mut seen_prefill) = (0, 0, false);
+        let (mut next_token, mut next_block, mut last_rank) = (0, 0, 0);
         for sequence in &self.sequences {
             assert_eq!(sequence.tokens.start, next_token, "sequence {}: tokens have a gap", sequence.id);
             assert_eq!(sequence.blocks.start, next_block, "sequence {}: blocks have a gap", sequence.id);
@@ -111,13 +120,13 @@ impl StepBatch {
                 sequence.id,
                 sequence.blocks.len()
             );
-            match sequence.phase {
-                Phase::Decode => {
-                    assert!(!seen_prefill, "sequence {}: decode after prefill", sequence.id);
-                    assert_eq!(sequence.tokens.len(), 1, "sequence {}: decode takes one token", sequence.id);
-                }
-                Phase::Prefill => seen_prefill = true,
-            }
+            let rank = match (sequence.phase, sequence.tokens.len()) {
+                (Phase::Decode, 1) => 0,
+                (Phase::Decode, _) => 1,
+                (Phase::Prefill, _) => 2,
+            };
+            assert!(rank >= last_rank, "sequence {}: out of order", sequence.id);
+            last_rank = rank;
             let table = &self.block_ids[sequence.blocks.clone()];
             for (offset, index) in sequence.tokens.clone().enumerate() {
                 let position = sequence.context_len + offset;
