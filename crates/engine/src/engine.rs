@@ -86,6 +86,11 @@ impl<R: ModelRunner> Engine<R> {
         self.scheduler.take_events()
     }
 
+    /// What happened outside of steps, e.g. by [`abort`](Self::abort). The next step's events begin with it if not asked.
+    pub fn take_events(&mut self) -> Vec<EngineEvent> {
+        self.scheduler.take_events()
+    }
+
     /// See [`Scheduler::submit`].
     ///
     /// # Errors
