@@ -67,8 +67,12 @@ impl Rig {
     pub fn start(weights: &Arc<Weights>, config: RigConfig) -> Self {
         let seen = Arc::new(Seen::default());
         let engine = |handoff_threshold| {
-            let options =
-                CpuRunnerOptions { block_size: 16, num_blocks: config.num_blocks, threads: 2, low_priority: false };
+            let options = CpuRunnerOptions {
+                block_size: 16,
+                num_blocks: config.num_blocks,
+                threads: 2,
+                low_priority: false,
+            };
             let runner = Watched {
                 inner: CpuRunner::new(weights.clone(), options).expect("a runner"),
                 seen: seen.clone(),
@@ -86,7 +90,8 @@ impl Rig {
             Engine::new(scheduler, runner).expect("a pool for one sequence")
         };
         let worker = WorkerConfig::new(Salt::new(&[b"golden"]));
-        let prefill = config.disaggregated.then(|| PrefillWorker::start(engine(None), &worker).expect("a thread"));
+        let prefill =
+            config.disaggregated.then(|| PrefillWorker::start(engine(None), &worker).expect("a thread"));
         let handle = prefill.as_ref().map(PrefillWorker::handle);
         let threshold = config.disaggregated.then_some(0);
         let decode = DecodeWorker::start(engine(threshold), worker, handle).expect("a thread");
@@ -95,7 +100,8 @@ impl Rig {
 
     /// Runs prompts at once, each for its number of greedy tokens; five log-probabilities with each.
     pub fn run(&self, prompts: &[(Vec<TokenId>, usize)]) -> Vec<Output> {
-        let started: Vec<_> = prompts.iter().map(|(prompt, max_tokens)| self.submit(prompt, *max_tokens)).collect();
+        let started: Vec<_> =
+            prompts.iter().map(|(prompt, max_tokens)| self.submit(prompt, *max_tokens)).collect();
         started.into_iter().map(|events| collect(&events)).collect()
     }
 
@@ -174,4 +180,3 @@ impl ModelRunner for Watched {
         self.inner.write_blocks(blocks, bytes)
     }
 }
-

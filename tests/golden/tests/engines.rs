@@ -47,7 +47,9 @@ fn check(case: &Chat, output: &Output) {
     let first = output.tokens[0].logprobs.as_ref().unwrap();
     for expected in &case.first_top5 {
         let found = first.top.iter().find(|(id, _)| id.0 == expected.id);
-        let Some((_, logprob)) = found else { panic!("{name}: token {} is not among the top five", expected.id) };
+        let Some((_, logprob)) = found else {
+            panic!("{name}: token {} is not among the top five", expected.id)
+        };
         let difference = (logprob - expected.logprob).abs();
         assert!(difference < LOGPROB_TOLERANCE, "{name}: token {}: off by {difference}", expected.id);
     }
@@ -124,8 +126,12 @@ fn tiny_models_of_every_architecture() {
         assert!(safe_len >= 4, "{name}: the reference compares nothing");
         let prompt = data::token_ids(&golden.prompt_ids);
         for (disaggregated, step_token_budget) in [(false, 512), (false, 7), (true, 512), (true, 7)] {
-            let config =
-                RigConfig { disaggregated, step_token_budget, num_blocks: 64, max_model_len: prompt.len() + 40 };
+            let config = RigConfig {
+                disaggregated,
+                step_token_budget,
+                num_blocks: 64,
+                max_model_len: prompt.len() + 40,
+            };
             let rig = Rig::start(&weights, config);
             let output = &rig.run(&[(prompt.clone(), golden.greedy_ids.len())])[0];
             assert_eq!(output.ids()[..safe_len], golden.greedy_ids[..safe_len], "{name}, {config:?}");
