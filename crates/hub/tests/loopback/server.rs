@@ -41,6 +41,8 @@ pub(crate) struct Server {
     files: Arc<Mutex<HashMap<String, ServedFile>>>,
     asked: Arc<Mutex<Vec<Asked>>>,
     pub(crate) url: String,
+    /// Holds the accept loop, which ends with the test's runtime.
+    tasks: Arc<Mutex<tokio::task::JoinSet<()>>>,
 }
 
 impl Server {
@@ -49,9 +51,11 @@ impl Server {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("binds");
         let url = format!("http://{}", listener.local_addr().expect("has an address"));
         let files = files.into_iter().map(|(path, file)| (path.to_owned(), file)).collect();
-        let server = Self { files: Arc::new(Mutex::new(files)), asked: Arc::default(), url };
+        let server =
+            Self { files: Arc::new(Mutex::new(files)), asked: Arc::default(), url, tasks: Arc::default() };
         let app = axum::Router::new().fallback(answer).with_state(server.clone());
-        tokio::task::spawn(async move { axum::serve(listener, app).await });
+        let serve = async move { axum::serve(listener, app).await };
+        server.tasks.lock().expect("not poisoned").spawn(async move { drop(serve.await) });
         server
     }
 
