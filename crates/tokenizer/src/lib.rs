@@ -4,9 +4,15 @@
 //! [`StopStrings`] belong to one output stream. Nothing here knows HTTP, workers or models.
 
 mod chat_template;
+mod decode_rule;
 mod detokenizer;
 mod error;
+mod gguf;
+mod huggingface;
+mod pre_tokenizer;
+mod sentence_piece;
 mod stop_strings;
+mod token_table;
 mod tokenizer;
 
 pub use chat_template::{ChatPrompt, ChatTemplate, TemplateError};
