@@ -13,7 +13,7 @@ pub const INTER_TOKEN_LATENCY: &str = "baton_inter_token_latency_seconds";
 pub const REQUEST_DURATION: &str = "baton_request_duration_seconds";
 /// HTTP requests by `endpoint` and `status`.
 pub const HTTP_REQUESTS: &str = "baton_http_requests_total";
-/// Prompt tokens of the sequences that were admitted.
+/// Prompt tokens of the requests that were admitted.
 pub const PROMPT_TOKENS: &str = "baton_prompt_tokens_total";
 /// Output tokens.
 pub const OUTPUT_TOKENS: &str = "baton_output_tokens_total";
@@ -152,7 +152,7 @@ pub const ALL: &[Metric] = &[
         Unit::Count,
         "HTTP requests by endpoint and status (499: the client left).",
     ),
-    metric(PROMPT_TOKENS, Kind::Counter, Unit::Count, "Prompt tokens of admitted sequences."),
+    metric(PROMPT_TOKENS, Kind::Counter, Unit::Count, "Prompt tokens of admitted requests."),
     metric(OUTPUT_TOKENS, Kind::Counter, Unit::Count, "Output tokens."),
     metric(REQUESTS_IN_FLIGHT, Kind::Gauge, Unit::Count, "Generating requests whose response is not over."),
     metric(REJECTED, Kind::Counter, Unit::Count, "Requests refused at the door, by reason."),
