@@ -1,0 +1,124 @@
+//! SmolLM2-135M-Instruct (Q4_1 GGUF) against `transformers` in float32, and how much the quantised paths lose.
+
+mod common;
+
+use baton_model::{Weights, WeightsFormat};
+use baton_types::{SamplingParams, TokenId};
+use common::{Part, Seq, World, golden, load, tokens};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, LazyLock};
+
+/// Log-probabilities of the five best first tokens agree to this in f32.
+const TOLERANCE: f32 = 2e-3;
+
+/// Most that quantised activations change the log-probability of a prompt token on average, over the golden prompts.
+/// Log-probabilities there average about -2; 0.05 is a perplexity within 5 %.
+const QUANTISED_MEAN_DIFFERENCE: f32 = 0.05;
+
+static EXACT: LazyLock<Arc<Weights>> = LazyLock::new(|| load(&model_path(), WeightsFormat::F32));
+
+fn model_path() -> PathBuf {
+    let default =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/models/SmolLM2-135M-Instruct.Q4_1.gguf");
+    let path = std::env::var_os("BATON_TEST_MODEL").map_or(default, PathBuf::from);
+    assert!(
+        path.is_file(),
+        "{}: the test model is not there; run `cargo xtask test-deps`, or set BATON_TEST_MODEL to the file",
+        path.display()
+    );
+    path
+}
+
+fn cases() -> Vec<Value> {
+    golden("smollm2_greedy.json")["cases"].as_array().unwrap().clone()
+}
+
+#[test]
+fn twelve_chats_match_the_reference() {
+    let cases = cases();
+    assert_eq!(cases.len(), 12);
+    for (index, case) in cases.iter().enumerate() {
+        let prompt = tokens(&case["prompt_ids"]);
+        let params = SamplingParams { temperature: 0.0, logprobs: Some(10), ..Default::default() };
+        let mut world = World::new(&EXACT, 100);
+        let mut seq = Seq::new(1, &prompt, params);
+        let results = world.prefill(&mut seq, 512);
+        let logprobs = results.last().unwrap().token.clone().unwrap().logprobs.unwrap();
+        for expected in case["first_top5"].as_array().unwrap() {
+            let id = TokenId(expected["id"].as_u64().unwrap() as u32);
+            let expected = expected["logprob"].as_f64().unwrap() as f32;
+            let found = logprobs.top.iter().find(|(top, _)| *top == id).expect("among the ten best").1;
+            assert!((found - expected).abs() < TOLERANCE, "case {index}, token {id}: {found} for {expected}");
+        }
+        let safe = case["safe_len"].as_u64().unwrap() as usize;
+        world.decode(&mut seq, safe);
+        assert_eq!(seq.output(), &tokens(&case["greedy_ids"])[..safe], "case {index}");
+    }
+}
+
+/// Log-probabilities of the prompt's tokens, as prefill computes them, and of the reference's answer, as decode does.
+fn logprobs(weights: &Arc<Weights>, case: &Value) -> (Vec<f32>, Vec<f32>) {
+    let prompt = tokens(&case["prompt_ids"]);
+    let mut world = World::new(weights, 100);
+    let mut seq = Seq::new(1, &prompt, SamplingParams { prompt_logprobs: Some(0), ..Default::default() });
+    let mut in_answer = Vec::new();
+    let mut in_prompt = Vec::new();
+    for (index, expected) in tokens(&case["greedy_ids"]).into_iter().enumerate() {
+        // A huge bias makes the reference's token the choice; the log-probability reported is still the model's own.
+        let bias = vec![(expected, 1e6)];
+        seq.params =
+            Arc::new(SamplingParams { logit_bias: bias, logprobs: Some(0), ..(*seq.params).clone() });
+        let results = if index == 0 {
+            world.prefill(&mut seq, 512)
+        } else {
+            world.step(&mut [(&mut seq, Part::Decode)])
+        };
+        in_prompt
+            .extend(results.iter().flat_map(|result| &result.prompt_logprobs).map(|entry| entry.logprob));
+        let token = results.last().unwrap().token.clone().unwrap();
+        assert_eq!(token.id, expected);
+        in_answer.push(token.logprobs.unwrap().logprob);
+    }
+    (in_prompt, in_answer)
+}
+
+fn mean_difference(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).map(|(a, b)| (a - b).abs()).sum::<f32>() / a.len() as f32
+}
+
+#[test]
+fn quantised_paths_stay_close_to_f32() {
+    // The long prompts would take most of the time and tell the same.
+    let cases: Vec<_> =
+        cases().into_iter().filter(|case| case["prompt_ids"].as_array().unwrap().len() < 200).collect();
+    let all = |weights: &Arc<Weights>| {
+        let (mut in_prompt, mut in_answer) = (Vec::new(), Vec::new());
+        for case in &cases {
+            let (prompt, answer) = logprobs(weights, case);
+            in_prompt.extend(prompt);
+            in_answer.extend(answer);
+        }
+        (in_prompt, in_answer)
+    };
+    let exact = all(&EXACT);
+    for format in [WeightsFormat::Auto, WeightsFormat::File] {
+        let found = all(&load(&model_path(), format));
+        let prefill = mean_difference(&exact.0, &found.0);
+        let decode = mean_difference(&exact.1, &found.1);
+        println!("{format}: mean difference {prefill} in prefill, {decode} in decode");
+        assert!(prefill < QUANTISED_MEAN_DIFFERENCE, "{format}, prefill: {prefill}");
+        assert!(decode < QUANTISED_MEAN_DIFFERENCE, "{format}, decode: {decode}");
+    }
+}
+
+#[test]
+fn the_same_file_has_the_same_name_in_every_format_and_place() {
+    let directory = tempfile::tempdir().unwrap();
+    let link = directory.path().join("other-name.gguf");
+    std::fs::copy(model_path(), &link).unwrap();
+    let copy = load(&link, WeightsFormat::File);
+    assert_eq!(copy.identity(), EXACT.identity());
+    assert_eq!(World::new(&copy, 4).fingerprint(), World::new(&EXACT, 8).fingerprint());
+}
