@@ -5,9 +5,10 @@ use crate::backend::LocalBackend;
 use crate::load::{Serving, load};
 use crate::pull;
 use anyhow::{Context, bail};
-use baton_frontend::{Backend, Frontend, FrontendConfig};
+use baton_frontend::{Backend, Frontend, FrontendConfig, ServeConfig};
 use baton_telemetry::{Metrics, init_logging};
 use baton_types::{FinishReason, GenerateRequest, SamplingParams, SequenceEvent, TokenId};
+use baton_worker::{DecodeWorker, PrefillWorker};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,6 +18,9 @@ use tracing::{info, warn};
 
 /// Longest that the first token of a freshly loaded model may take.
 const SELF_TEST_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// After the last token: how long responses may take to reach their clients.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 1024;
@@ -49,20 +53,39 @@ async fn serve(args: Box<ServeArgs>, metrics: Metrics) -> anyhow::Result<()> {
     let backend = LocalBackend { decode: decode.clone(), prefill: prefill_health };
     self_test(&backend).await.context("the model's first token failed")?;
 
-    let frontend = Frontend::new(frontend_config(&args, &serving), serving.tokenizer, backend, metrics);
+    let config = frontend_config(&args, &serving);
+    let frontend = Frontend::new(config, serving.tokenizer, Arc::new(backend), metrics);
     let listener = socket.listen(BACKLOG).context("cannot listen")?;
     announce(&listener, &args, &serving.model_name)?;
-    let drain_timeout = args.drain_timeout;
-    let draining = {
-        let decode = decode.clone();
-        async move {
-            shutdown.requested().await;
-            info!(running = decode.live(), "shutting down: no new requests, running ones may finish");
-            decode.drain();
-        }
-    };
-    baton_frontend::serve(listener, frontend, draining, drain_timeout).await.context("the server broke")?;
+    let drained = drain_when_asked(shutdown, frontend.clone(), decode.clone(), args.drain_timeout);
+    let limits = ServeConfig { drain_timeout: FLUSH_TIMEOUT, ..ServeConfig::default() };
+    let router = baton_frontend::router(frontend);
+    baton_frontend::serve_with(listener, router, limits, drained).await.context("the server broke")?;
     stop(&decode, serving.prefill).await
+}
+
+/// Done when the server has been asked to stop and nothing runs any more, or it has run for too long. Until then
+/// connections are accepted, so that probes see a server that is not ready rather than none.
+async fn drain_when_asked(
+    mut shutdown: Shutdown,
+    frontend: Frontend,
+    decode: Arc<DecodeWorker>,
+    drain_timeout: Duration,
+) {
+    shutdown.requested().await;
+    info!(running = decode.live(), "shutting down: no new requests, running ones may finish");
+    frontend.begin_drain();
+    decode.drain();
+    let deadline = Instant::now() + drain_timeout;
+    let idle = tokio::task::spawn_blocking(move || decode.wait_until_idle(deadline));
+    tokio::select! {
+        idle = idle => {
+            if !idle.unwrap_or(false) {
+                warn!(seconds = drain_timeout.as_secs(), "the time to finish is over");
+            }
+        }
+        () = shutdown.requested() => warn!("asked to stop again: not waiting any longer"),
+    }
 }
 
 async fn fetch_and_load(args: Box<ServeArgs>) -> anyhow::Result<(Box<ServeArgs>, Serving)> {
@@ -135,8 +158,8 @@ fn announce(listener: &TcpListener, args: &ServeArgs, model: &str) -> anyhow::Re
 
 /// The engines' end: those who pull first, then those who are pulled from.
 async fn stop(
-    decode: &Arc<baton_worker::DecodeWorker>,
-    prefill: Option<baton_worker::PrefillWorker>,
+    decode: &Arc<DecodeWorker>,
+    prefill: Option<PrefillWorker>,
 ) -> anyhow::Result<()> {
     let decode = decode.clone();
     let all_ended = tokio::task::spawn_blocking(move || {

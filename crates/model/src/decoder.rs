@@ -175,7 +175,7 @@ impl<'a> Step<'a> {
             batch,
             sequences: sequences.collect(),
             rotation: rope.rotation(&batch.positions),
-            decode_rows: batch.num_decode(),
+            decode_rows: batch.num_decode_tokens(),
             scale: 1.0 / (weights.config.head_dim as f32).sqrt(),
             norm_eps: weights.config.norm_eps,
         }

@@ -167,18 +167,22 @@ impl DecodeWorker {
         self.shared.draining.store(true, Ordering::Release);
     }
 
-    /// Drains, waits for running requests until `deadline`, ends the others with an error, and ends the thread. Blocks.
-    /// True if all requests ended by themselves.
-    pub fn stop(&self, deadline: Instant) -> bool {
-        self.drain();
+    /// Waits until no request is left, or `deadline`. Blocks. True if none is left.
+    pub fn wait_until_idle(&self, deadline: Instant) -> bool {
         let mut live = self.shared.live.lock();
         while *live > 0 && !self.shared.health.is_down() {
             if self.shared.live_changed.wait_until(&mut live, deadline).timed_out() {
                 break;
             }
         }
-        let all_ended = *live == 0;
-        drop(live);
+        *live == 0
+    }
+
+    /// Drains, waits for running requests until `deadline`, ends the others with an error, and ends the thread. Blocks.
+    /// True if all requests ended by themselves.
+    pub fn stop(&self, deadline: Instant) -> bool {
+        self.drain();
+        let all_ended = self.wait_until_idle(deadline);
         self.shared.stop.store(true, Ordering::Release);
         (self.wake)();
         if let Some(thread) = self.thread.lock().take() {

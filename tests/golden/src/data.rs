@@ -33,7 +33,7 @@ pub struct Likely {
     pub logprob: f32,
 }
 
-/// `tiny/NAME/golden.json`.
+/// `NAME/golden.json`.
 #[derive(Debug, Deserialize)]
 pub struct Tiny {
     /// The prompt.
@@ -63,7 +63,7 @@ pub fn chats() -> Vec<Chat> {
 
 /// The reference of a tiny model.
 pub fn tiny(name: &str) -> (PathBuf, Tiny) {
-    let model = directory().join("tiny").join(name);
+    let model = directory().join(name);
     let golden = parse(&model.join("golden.json"));
     (model, golden)
 }
