@@ -83,7 +83,7 @@ pub enum HubError {
         got: String,
     },
     /// Make room.
-    #[error("the disk is full: {} needs {needed} bytes; make room there, or choose another place with --cache-dir", path.display())]
+    #[error("the disk is full: {} needs {needed} bytes; make room there, or choose another place by XDG_CACHE_HOME or HF_HOME", path.display())]
     DiskFull {
         /// The file that did not fit.
         path: PathBuf,
@@ -91,7 +91,7 @@ pub enum HubError {
         needed: u64,
     },
     /// Fix the permissions, or choose another directory.
-    #[error("cannot use {}: {source}; check its permissions, or choose another place with --cache-dir", path.display())]
+    #[error("cannot use {}: {source}; check its permissions, or choose another place by XDG_CACHE_HOME or HF_HOME", path.display())]
     Io {
         /// Which file or directory.
         path: PathBuf,
