@@ -44,6 +44,8 @@ impl Ending {
 #[derive(Clone, Debug)]
 pub(crate) struct TextOptions {
     pub(crate) skip_special: bool,
+    /// The text goes on where a prompt's text ended, rather than start anew.
+    pub(crate) continues: bool,
     pub(crate) stop: Vec<String>,
     /// The text ends after the stop string, not before it.
     pub(crate) include_stop: bool,
@@ -76,8 +78,12 @@ impl ChoiceText {
     /// An empty text.
     pub(crate) fn new(tokenizer: &Tokenizer, options: Arc<TextOptions>) -> Self {
         let stops = (!options.stop.is_empty()).then(|| StopStrings::new(options.stop.clone()));
+        let detokenizer = match options.continues {
+            true => Detokenizer::continuing(tokenizer, options.skip_special),
+            false => Detokenizer::new(tokenizer, options.skip_special),
+        };
         Self {
-            detokenizer: Detokenizer::new(tokenizer, options.skip_special),
+            detokenizer,
             stops,
             options,
             held: None,

@@ -105,7 +105,14 @@ fn plan_chat(frontend: &Frontend, request: ChatRequest) -> Result<Plan, ApiError
     let max_tokens = fit(frontend, "messages", tokens.len(), request.max_tokens, usize::MAX)?;
     check_min_tokens(&request.options, max_tokens)?;
     let prompts = vec![PlannedPrompt { tokens, max_tokens, echo: None }];
-    Ok(assemble(frontend, Shape::Chat, request.options, prompts, request.logprobs, None))
+    Ok(assemble(
+        frontend,
+        Shape::Chat,
+        request.options,
+        prompts,
+        (request.logprobs, None),
+        request.continue_final_message,
+    ))
 }
 
 fn plan_completion(frontend: &Frontend, request: CompletionRequest) -> Result<Plan, ApiError> {
@@ -133,7 +140,7 @@ fn plan_completion(frontend: &Frontend, request: CompletionRequest) -> Result<Pl
         planned.push(PlannedPrompt { tokens, max_tokens, echo });
     }
     let prompt_logprobs = logprobs.filter(|_| echo);
-    Ok(assemble(frontend, Shape::Completion, options, planned, logprobs, prompt_logprobs))
+    Ok(assemble(frontend, Shape::Completion, options, planned, (logprobs, prompt_logprobs), true))
 }
 
 fn assemble(
@@ -141,9 +148,10 @@ fn assemble(
     shape: Shape,
     options: Options,
     prompts: Vec<PlannedPrompt>,
-    logprobs: Option<u8>,
-    prompt_logprobs: Option<u8>,
+    logprobs: (Option<u8>, Option<u8>),
+    continues: bool,
 ) -> Plan {
+    let (logprobs, prompt_logprobs) = logprobs;
     let mut end_ids = options.sampling.stop_token_ids.clone();
     if !options.sampling.ignore_eos {
         end_ids.extend_from_slice(frontend.tokenizer().eos_ids());
@@ -151,6 +159,7 @@ fn assemble(
     }
     let text = TextOptions {
         skip_special: options.skip_special_tokens,
+        continues,
         stop: options.stop,
         include_stop: options.include_stop_str,
         min_tokens: options.sampling.min_tokens as usize,
