@@ -36,7 +36,8 @@ pub struct ModelFiles {
 ///
 /// # Errors
 /// [`LoadError`] for anything that would keep the model from running, apart from the tensors' shapes, which
-/// [`ModelFiles::load_weights`] checks.
+/// [`ModelFiles::load_weights`] checks, and a Hugging Face tokenizer's size, which only reading it whole would tell:
+/// whoever builds it compares it with [`ModelConfig::vocab`].
 pub fn open(path: &Path) -> Result<ModelFiles, LoadError> {
     let started = Instant::now();
     let metadata = std::fs::metadata(path).map_err(|source| match source.kind() {
@@ -147,11 +148,11 @@ fn check_config(files: &ModelFiles) -> Result<(), LoadError> {
     let bad = |key: &str, expected: String, found: String| {
         Err(LoadError::BadValue { path: files.path.clone(), key: key.to_owned(), expected, found })
     };
-    if config.heads % config.kv_heads != 0 {
+    if !config.heads.is_multiple_of(config.kv_heads) {
         let expected = format!("a divisor of the {} attention heads", config.heads);
         return bad("number of key/value heads", expected, config.kv_heads.to_string());
     }
-    if config.head_dim == 0 || config.head_dim % 2 != 0 {
+    if config.head_dim == 0 || !config.head_dim.is_multiple_of(2) {
         return bad("head size", "an even number of at least 2".to_owned(), config.head_dim.to_string());
     }
     if !(config.norm_eps > 0.0 && config.norm_eps < 1.0) {

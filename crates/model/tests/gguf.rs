@@ -162,6 +162,8 @@ fn gguf_files_that_cannot_be_served() {
     check(&path, &["m.gguf", "mixture of experts", "dense"]);
     set("llama.rope.dimension_count", Value::U32(8));
     check(&path, &["llama.rope.dimension_count = 8", "head size of 16"]);
+    set("split.count", Value::U16(2));
+    check(&path, &["split over 2 files", "join the parts"]);
     set("llama.block_count", Value::U32(4));
     check(&path, &["m.gguf", "blk.3.attn_norm.weight", "is missing", "[64]"]);
     set("llama.feed_forward_length", Value::U32(128));

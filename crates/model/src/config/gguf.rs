@@ -129,6 +129,10 @@ pub(crate) fn model_config(metadata: &Metadata, tensors: &TensorTable) -> Result
     if metadata.integer(&key("expert_count"))?.is_some_and(|experts| experts > 0) {
         return Err(metadata.unsupported("a mixture of experts (expert_count)".to_owned(), "dense models"));
     }
+    if let Some(files) = metadata.integer("split.count")?.filter(|files| *files > 1) {
+        let what = format!("a model split over {files} files (split.count)");
+        return Err(metadata.unsupported(what, "one .gguf file; join the parts with `gguf-split --merge`"));
+    }
     let names = architecture.spec().gguf;
     let hidden = metadata.required_size(&key("embedding_length"))?;
     let heads = metadata.required_size(&key("attention.head_count"))?;

@@ -90,14 +90,7 @@ pub(crate) fn model_config(file: &JsonFile) -> Result<ModelConfig, LoadError> {
     refuse_variants(file)?;
     let hidden = file.required_size("hidden_size")?;
     let heads = file.required_size("num_attention_heads")?;
-    let window = architecture.spec().sliding_window_default;
-    let window = if window.needs_flag && !file.flag("use_sliding_window")?.unwrap_or(false) {
-        None
-    } else if file.object.get("sliding_window").is_some_and(Value::is_null) {
-        None
-    } else {
-        file.size("sliding_window")?.or(window.size)
-    };
+    let window = sliding_window(file, architecture)?;
     let max_position =
         file.size("max_position_embeddings")?.unwrap_or(architecture.spec().max_position_default);
     let attention_bias = file.flag("attention_bias")?.unwrap_or(false);
@@ -122,6 +115,14 @@ pub(crate) fn model_config(file: &JsonFile) -> Result<ModelConfig, LoadError> {
         output_bias: !architecture.spec().always_qkv_bias && attention_bias,
         qk_norm: architecture.spec().qk_norm,
     })
+}
+
+/// The attention window: none where it is switched off or `null`; where the key is absent, what the class assumes.
+fn sliding_window(file: &JsonFile, architecture: Architecture) -> Result<Option<usize>, LoadError> {
+    let default = architecture.spec().sliding_window_default;
+    let off = default.needs_flag && !file.flag("use_sliding_window")?.unwrap_or(false);
+    let none = file.object.get("sliding_window").is_some_and(Value::is_null);
+    if off || none { Ok(None) } else { Ok(file.size("sliding_window")?.or(default.size)) }
 }
 
 fn architecture(file: &JsonFile) -> Result<Architecture, LoadError> {

@@ -17,10 +17,8 @@ use std::sync::Arc;
 pub(crate) fn open(path: &Path) -> Result<(Metadata, TensorTable), LoadError> {
     let map = MappedFile::open(path).map_err(|source| LoadError::Io { path: path.to_owned(), source })?;
     let file = Arc::new(SourceFile { path: path.to_owned(), map });
-    let content = Content::read(&mut Cursor::new(&file.map[..])).map_err(|error| LoadError::Malformed {
-        path: path.to_owned(),
-        reason: format!("not a readable GGUF header ({error}); the file may be cut short or of a newer kind"),
-    })?;
+    let content =
+        Content::read(&mut Cursor::new(&file.map[..])).map_err(|error| header_error(path, &error))?;
     let mut tensors = BTreeMap::new();
     for (name, info) in content.tensor_infos {
         let shape = info.shape.dims().to_vec();
@@ -32,6 +30,21 @@ pub(crate) fn open(path: &Path) -> Result<(Metadata, TensorTable), LoadError> {
     }
     let metadata = Metadata { path: path.to_owned(), values: content.metadata };
     Ok((metadata, TensorTable { path: path.to_owned(), tensors }))
+}
+
+fn header_error(path: &Path, error: &candle_core::Error) -> LoadError {
+    // candle's only sign of an element type that it does not know.
+    let error = error.to_string();
+    if error.contains("unknown dtype") {
+        return LoadError::UnsupportedFeature {
+            path: path.to_owned(),
+            what: format!("a tensor's quantisation ({error})"),
+            supported: "F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K and Q6_K",
+        };
+    }
+    let reason =
+        format!("not a readable GGUF header ({error}); the file may be cut short or of a newer kind");
+    LoadError::Malformed { path: path.to_owned(), reason }
 }
 
 fn tensor_range(

@@ -104,8 +104,8 @@ impl World {
         }
     }
 
-    /// Runs one step, decode parts first, and appends what was sampled.
-    pub fn step(&mut self, parts: &mut [(&mut Seq, Part)]) -> Vec<SampledSequence> {
+    /// The batch of one step; gives out the blocks it needs.
+    pub fn batch(&mut self, parts: &mut [(&mut Seq, Part)]) -> StepBatch {
         self.step += 1;
         let mut batch = StepBatch { step: self.step, ..Default::default() };
         for (seq, part) in parts.iter_mut() {
@@ -117,6 +117,12 @@ impl World {
             push(&mut batch, seq, phase, len);
         }
         batch.check(BLOCK_SIZE);
+        batch
+    }
+
+    /// Runs one step, decode parts first, and appends what was sampled.
+    pub fn step(&mut self, parts: &mut [(&mut Seq, Part)]) -> Vec<SampledSequence> {
+        let batch = self.batch(parts);
         let sampled = self.runner.execute(&batch).unwrap().sequences;
         for ((seq, _), (result, entry)) in parts.iter_mut().zip(sampled.iter().zip(&batch.sequences)) {
             seq.context_len += entry.tokens.len();
