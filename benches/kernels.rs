@@ -3,13 +3,13 @@
 //! `cargo bench -p baton-kernels -- --floors` prints one table: matrix products by format, rows and tier, a whole pass over
 //! the matrices of SmolLM2-135M in tokens a second, attention and sampling; each with its share of the floor (arithmetic at
 //! two vector instructions a cycle, or bytes at the measured memory bandwidth). Best of several runs, on two threads or
-//! `BATON_BENCH_THREADS`. Without the flag criterion measures the products, to compare before and after a change.
+//! `--threads=N`; `--only=Q4_1` keeps to one format. Without the flag criterion measures the products, to compare before and after a change.
 
 use baton_kernels::cpu::{
-    AttentionSequence, KvShape, MatrixFormat, PackedMatrix, PagedKv, SampleScratch, Tier, paged_attention_on,
-    rms_norm_on, sample, silu_mul_on,
+    AttentionSequence, KvShape, MatrixFormat, PackedMatrix, PagedKv, RopePairs, RopeTable, SampleScratch,
+    Tier, add_rms_norm_on, paged_attention_on, rms_norm_on, rope_in_place, sample, silu_mul_on,
 };
-use baton_types::{BlockId, SampleRequest, SamplingParams};
+use baton_types::{BlockId, SampleRequest, SamplingParams, Slot};
 use criterion::{Criterion, Throughput};
 use std::hint::black_box;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ const LAYERS: usize = 30;
 const HEAD: (usize, usize) = (49152, 576);
 
 fn main() {
-    let threads = std::env::var("BATON_BENCH_THREADS").ok().and_then(|n| n.parse().ok()).unwrap_or(2);
+    let threads = argument("--threads=").and_then(|threads| threads.parse().ok()).unwrap_or(2);
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
     pool.install(|| {
         if std::env::args().any(|arg| arg == "--floors") {
@@ -32,6 +32,10 @@ fn main() {
             criterion.final_summary();
         }
     });
+}
+
+fn argument(prefix: &str) -> Option<String> {
+    std::env::args().find_map(|arg| arg.strip_prefix(prefix).map(str::to_owned))
 }
 
 fn products(criterion: &mut Criterion) {
@@ -90,8 +94,7 @@ impl Machine {
 
 fn print_floors(threads: usize) {
     let machine = Machine::measure(threads);
-    // `--only=Q4_1`: one format.
-    let only = std::env::args().find_map(|arg| arg.strip_prefix("--only=").map(str::to_owned));
+    let only = argument("--only=");
     for format in [MatrixFormat::F32, MatrixFormat::Bf16, MatrixFormat::Q8_0, MatrixFormat::Q4_1] {
         if only.as_ref().is_some_and(|only| *only != format!("{format:?}")) {
             continue;
@@ -107,6 +110,11 @@ fn print_floors(threads: usize) {
                     continue;
                 }
                 print_pass(&machine, tier, &layers, &head, rows);
+            }
+            print_step(tier, &layers, &head, 1, 1, 128);
+            print_step(tier, &layers, &head, 8, 1, 128);
+            if tier != Tier::Portable {
+                print_step(tier, &layers, &head, 1, 512, 0);
             }
         }
     }
@@ -163,6 +171,78 @@ fn print_pass(machine: &Machine, tier: Tier, layers: &[Vec<PackedMatrix>], head:
     );
 }
 
+/// A whole step as a runner does it, but for the embedding: every kernel of every layer, the head, greedy sampling.
+fn print_step(
+    tier: Tier,
+    layers: &[Vec<PackedMatrix>],
+    head: &PackedMatrix,
+    sequences: usize,
+    query_len: usize,
+    context_len: usize,
+) {
+    let rows = sequences * query_len;
+    let shape =
+        KvShape { num_blocks: 40 * sequences, block_size: 16, layers: LAYERS, kv_heads: 3, head_dim: 64 };
+    let mut kv = PagedKv::new(shape);
+    let tables = tables(sequences);
+    let parts = parts(&tables, query_len, context_len);
+    let positions: Vec<u32> = (0..rows).map(|row| (context_len + row % query_len) as u32).collect();
+    let rope = RopeTable::with_theta(1e5, 64, RopePairs::Halves);
+    let (weight, mut scratch) = (numbers(576), SampleScratch::default());
+    let params = Arc::new(SamplingParams { temperature: 0.0, ..SamplingParams::default() });
+    let request = SampleRequest { params, position: 1, history: None, banned: Vec::new() };
+    let zeros = |len: usize| vec![0.0_f32; rows * len];
+    let (mut x, mut normed, mut qkv, mut q, mut attended) =
+        (zeros(576), zeros(576), zeros(960), zeros(576), zeros(576));
+    let (mut gate_up, mut gated, mut logits) = (zeros(3072), zeros(1536), vec![0.0; sequences * HEAD.0]);
+    let time = best(15, || {
+        x.copy_from_slice(&numbers(rows * 576));
+        let rotation = rope.rotation(&positions);
+        rms_norm_on(tier, &x, &weight, 1e-5, &mut normed);
+        for (layer, matrices) in layers.iter().enumerate() {
+            matrices[0].matmul_on(tier, &normed, rows, &mut qkv).expect("shapes fit");
+            rope_in_place(&rotation, &mut qkv, 960, 12, 64);
+            for (row, qkv) in qkv.chunks(960).enumerate() {
+                q[576 * row..][..576].copy_from_slice(&qkv[..576]);
+                let position = positions[row] as usize;
+                let slot = tables[row / query_len][position / 16].0 as usize * 16 + position % 16;
+                kv.write(layer, Slot(slot as u32), &qkv[576..768], &qkv[768..]);
+            }
+            paged_attention_on(tier, &kv, layer, &q, &parts, 9, 0.125, &mut attended).expect("shapes fit");
+            matrices[1].matmul_on(tier, &attended, rows, &mut q).expect("shapes fit");
+            add_rms_norm_on(tier, &q, &mut x, &weight, 1e-5, &mut normed);
+            matrices[2].matmul_on(tier, &normed, rows, &mut gate_up).expect("shapes fit");
+            silu_mul_on(tier, &gate_up, 1536, &mut gated);
+            matrices[3].matmul_on(tier, &gated, rows, &mut q).expect("shapes fit");
+            add_rms_norm_on(tier, &q, &mut x, &weight, 1e-5, &mut normed);
+        }
+        head.matmul_on(tier, &normed[..sequences * 576], sequences, &mut logits).expect("shapes fit");
+        for logits in logits.chunks(HEAD.0) {
+            black_box(sample(logits, &request, &mut scratch));
+        }
+    });
+    println!(
+        "step {:?} {tier:?}: {sequences} sequences, {query_len} tokens after {context_len}: {:.2} ms = {:.0} tokens/s",
+        layers[0][0].format(),
+        time.as_secs_f64() * 1e3,
+        rows as f64 / time.as_secs_f64()
+    );
+}
+
+/// Forty blocks of 16 tokens for each sequence.
+fn tables(sequences: usize) -> Vec<Vec<BlockId>> {
+    (0..sequences).map(|s| (0..40).map(|i| BlockId((40 * s + i) as u32)).collect()).collect()
+}
+
+fn parts(tables: &[Vec<BlockId>], query_len: usize, context_len: usize) -> Vec<AttentionSequence<'_>> {
+    let part = |(s, table)| AttentionSequence {
+        tokens: s * query_len..(s + 1) * query_len,
+        context_len,
+        block_table: table,
+    };
+    tables.iter().map(Vec::as_slice).enumerate().map(part).collect()
+}
+
 fn gflops(layers: &[Vec<PackedMatrix>], rows: usize) -> f64 {
     layers.iter().flatten().map(|matrix| 2e-9 * (matrix.n() * matrix.k() * rows) as f64).sum()
 }
@@ -175,15 +255,8 @@ fn print_attention(tier: Tier, query_len: usize, context_len: usize, sequences: 
         // Floats of moderate size.
         kv.block_bytes_mut(BlockId(block as u32)).fill(0x3c);
     }
-    let tables: Vec<Vec<BlockId>> =
-        (0..sequences).map(|s| (0..40).map(|i| BlockId((40 * s + i) as u32)).collect()).collect();
-    let parts: Vec<AttentionSequence<'_>> = (0..sequences)
-        .map(|s| AttentionSequence {
-            tokens: s * query_len..(s + 1) * query_len,
-            context_len,
-            block_table: &tables[s],
-        })
-        .collect();
+    let tables = tables(sequences);
+    let parts = parts(&tables, query_len, context_len);
     let queries = numbers(sequences * query_len * 576);
     let mut out = vec![0.0; queries.len()];
     // The best of all layers: each has its own keys and values to stream.
