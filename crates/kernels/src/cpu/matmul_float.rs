@@ -132,7 +132,7 @@ impl Product<'_> {
     /// The row and the panel of `column` belong to this task alone.
     #[inline(always)]
     pub(crate) unsafe fn store_lanes<S: Simd>(&self, row: usize, column: usize, v: S::F) {
-        let to = self.out.as_ptr().add(row * self.n);
+        let to = self.out.pointer().add(row * self.n);
         if column + S::LANES <= self.n {
             S::store(to.add(column), v);
         } else if column < self.n {

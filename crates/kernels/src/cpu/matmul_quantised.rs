@@ -71,10 +71,10 @@ impl<const Q4: bool> TileArgs<'_, Q4> {
         let mut w = self.weights.add(4 * lane);
         let mut d: *const u16 = self.weights.add(blocks * block_bytes).cast::<u16>().add(lane);
         let mut x = self.x;
-        let mut sums = [[S::splat(0.0); V]; R];
+        let mut sums = [[S::splat(0.0); R]; V];
         for _ in 0..blocks {
             let scales = x.add(8 * R);
-            for v in 0..V {
+            for (v, sums) in sums.iter_mut().enumerate() {
                 let w = w.add(4 * S::LANES * v);
                 let dots: [S::F; R] = if Q4 {
                     S::dot_q4(w, x.cast())
@@ -82,13 +82,13 @@ impl<const Q4: bool> TileArgs<'_, Q4> {
                     S::dot_q8(w, x.cast(), scales.add(2 * R).cast())
                 };
                 let scale = S::load_f16(d.add(v * S::LANES));
-                for r in 0..R {
-                    sums[r][v] = S::mul_add(S::mul(scale, S::splat(*scales.add(r))), dots[r], sums[r][v]);
+                for (r, sum) in sums.iter_mut().enumerate() {
+                    *sum = S::mul_add(S::mul(scale, S::splat(*scales.add(r))), dots[r], *sum);
                 }
                 if Q4 {
                     let minimum = S::load_f16(d.add(PANEL + v * S::LANES));
-                    for r in 0..R {
-                        sums[r][v] = S::mul_add(minimum, S::splat(*scales.add(R + r)), sums[r][v]);
+                    for (r, sum) in sums.iter_mut().enumerate() {
+                        *sum = S::mul_add(minimum, S::splat(*scales.add(R + r)), *sum);
                     }
                 }
             }
@@ -96,8 +96,8 @@ impl<const Q4: bool> TileArgs<'_, Q4> {
             d = d.add(if Q4 { 2 * PANEL } else { PANEL });
             x = x.add(11 * R);
         }
-        for (r, sums) in sums.iter().enumerate() {
-            for (v, sum) in sums.iter().enumerate() {
+        for (v, sums) in sums.iter().enumerate() {
+            for (r, sum) in sums.iter().enumerate() {
                 let column = self.panel * PANEL + lane + v * S::LANES;
                 self.product.store_lanes::<S>(self.row + r, column, *sum);
             }

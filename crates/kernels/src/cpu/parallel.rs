@@ -48,7 +48,7 @@ impl<T> SharedMut<T> {
         Self(slice.as_mut_ptr())
     }
 
-    pub(crate) fn as_ptr(self) -> *mut T {
+    pub(crate) fn pointer(self) -> *mut T {
         self.0
     }
 
