@@ -19,8 +19,11 @@ pub fn check(file: &File) -> Vec<Problem> {
     rules.into_iter().flat_map(|rule| rule(file, &code)).collect()
 }
 
-/// A file opens with a sentence on what it is for.
+/// A source file opens with a sentence on what it is for. Tests say it by their names.
 fn opening(file: &File, _code: &str) -> Vec<Problem> {
+    if !file.path.contains("/src/") {
+        return Vec::new();
+    }
     let first =
         file.text.lines().find(|line| !line.starts_with("#!") && !line.is_empty()).unwrap_or_default();
     if first.starts_with("//!") {
@@ -85,7 +88,7 @@ fn unsafe_address(file: &File, code: &str) -> Vec<Problem> {
 /// Code below the binary is given typed options.
 fn environment(file: &File, code: &str) -> Vec<Problem> {
     let is_free = ["crates/baton/", "crates/xtask/", "tests/"].iter().any(|home| file.path.starts_with(home))
-        || ["/tests/", "/tests.rs", "/benches/"].iter().any(|part| file.path.contains(part));
+        || ["/tests/", "/tests.rs", "/benches/", "/examples/"].iter().any(|part| file.path.contains(part));
     if is_free {
         return Vec::new();
     }
@@ -124,6 +127,7 @@ mod tests {
         let file = |text: &str| File { path: "crates/x/src/lib.rs".to_owned(), text: text.to_owned() };
         testing::check(&super::check(&file("use std::fmt;\n")), &[1]);
         testing::check(&super::check(&file("")), &[1]);
+        testing::check(&super::check(&File { path: "crates/x/tests/a.rs".to_owned(), ..file("") }), &[]);
         testing::check(&super::check(&file("#![no_std]\n\n//! Opens.\n")), &[]);
     }
 
