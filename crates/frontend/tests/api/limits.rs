@@ -87,6 +87,16 @@ async fn an_engine_that_vanishes_is_an_error() {
 }
 
 #[tokio::test]
+async fn a_panic_is_an_error_and_ends_nothing_else() {
+    let server =
+        Server::start_with(Box::new(|_, _| panic!("on purpose")), |config, _| config.requests_max = 1).await;
+    for _ in 0..2 {
+        let reply = server.post(CHAT, &chat(false)).await;
+        assert_eq!((reply.status, &reply.json()["error"]["code"]), (500, &json!("internal_error")));
+    }
+}
+
+#[tokio::test]
 async fn a_refusal_of_one_choice_cancels_the_others() {
     let refuse_third = std::sync::atomic::AtomicUsize::new(0);
     let sinks = std::sync::Mutex::new(Vec::new());

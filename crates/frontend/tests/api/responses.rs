@@ -21,10 +21,6 @@ fn merged(mut request: Value, more: Value) -> Value {
     request
 }
 
-fn ids(text: &str) -> Vec<TokenId> {
-    text.bytes().map(|byte| TokenId(u32::from(byte))).collect()
-}
-
 #[tokio::test]
 async fn a_chat_has_openais_shape() {
     let server = Server::start(say("héllo")).await;

@@ -89,7 +89,7 @@ async fn tokens_are_sent_as_they_come_and_stop_strings_are_found_across_them() {
     let mut stream =
         server.open("POST", CHAT, "", chat(json!({"stop": "<end>"})).to_string().as_bytes()).await;
     let sink = sinks.recv().await.unwrap();
-    let mut send = |text: &str| text.bytes().for_each(|byte| sink.send(token(u32::from(byte))).unwrap());
+    let send = |text: &str| text.bytes().for_each(|byte| sink.send(token(u32::from(byte))).unwrap());
     send("a");
     let first = read_until(&mut stream, "\"content\":\"a\"").await;
     assert!(first.contains("\"role\":\"assistant\""));
