@@ -26,8 +26,8 @@ pub struct StepBatch {
     pub sequences: Vec<BatchSequence>,
 }
 
-/// What kind of token a sequence's part of a step computes. A runner may use other weights formats for the one than for
-/// the other, but must not let a result depend on what else is in the batch or on how many tokens the part has.
+/// What kind of token a sequence's part of a step computes. A runner may use other kernels or weights formats for the one
+/// than for the other, but must not let a result depend on what else is in the batch or on how many tokens the part has.
 ///
 /// The phase goes with the token, not with the moment: when a preempted sequence computes its output tokens anew it does
 /// so many at once but still in `Decode`, and gets the very same numbers as before.
@@ -87,17 +87,6 @@ impl StepBatch {
     /// Query tokens in this step, over all sequences.
     pub fn num_tokens(&self) -> usize {
         self.token_ids.len()
-    }
-
-    /// Leading tokens that belong to [`Phase::Decode`]; the rest are [`Phase::Prefill`].
-    pub fn num_decode_tokens(&self) -> usize {
-        self.sequences.iter().rfind(|part| part.phase == Phase::Decode).map_or(0, |part| part.tokens.end)
-    }
-
-    /// Leading sequences with one token of [`Phase::Decode`] each: the part of a step that a recorded graph can run.
-    pub fn num_single_token(&self) -> usize {
-        let single = |part: &&BatchSequence| part.phase == Phase::Decode && part.tokens.len() == 1;
-        self.sequences.iter().take_while(single).count()
     }
 
     /// Asserts what every runner relies on; `block_size` is that of the pool.
