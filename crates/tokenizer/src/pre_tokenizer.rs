@@ -172,7 +172,7 @@ mod tests {
         check("qwen2", text, &["It", "'s", " ", "1", "2", "3", "4", " ", " GOOD", "\n\n", " ok", "!!\n"]);
         check("tekken", "HTMLParser it'S 12", &["HTMLParser", " it", "'S", " ", "1", "2"]);
         check("gpt-4o", "camelCase it'S 1234", &["camel", "Case", " it'S", " ", "123", "4"]);
-        check("deepseek-v3", "漢字kana .foo 1234", &["漢字", "kana", " ", ".foo", " ", "123", "4"]);
+        check("deepseek-v3", "漢字kana.foo 1234", &["漢字", "kana", ".foo", " ", "123", "4"]);
         check("deepseek-coder", "a漢字 b1\n", &["a", "漢字", " b", "1", "\n"]);
         check("qwen35", "e\u{301}a 1", &["e\u{301}a", " ", "1"]);
     }
