@@ -149,6 +149,8 @@ async fn connection(
     });
     let mut connection = pin!(
         http1::Builder::new()
+            // A frame is a few hundred bytes: copying them costs less than a write of several parts.
+            .writev(false)
             .timer(TokioTimer::new())
             .header_read_timeout(config.header_timeout)
             .max_headers(config.headers_max)
