@@ -3,7 +3,7 @@
 //! `cargo bench -p baton-kernels -- --floors` prints one table: matrix products by format, rows and tier, a whole pass over
 //! the matrices of SmolLM2-135M in tokens a second, attention and sampling; each with its share of the floor (arithmetic at
 //! two vector instructions a cycle, or bytes at the measured memory bandwidth). Best of several runs, on two threads or
-//! `BATON_BENCH_THREADS`. Without the flag criterion measures the products, to compare before and after a change.
+//! `--threads=N`; `--only=Q4_1` keeps to one format. Without the flag criterion measures the products, to compare before and after a change.
 
 use baton_kernels::cpu::{
     AttentionSequence, KvShape, MatrixFormat, PackedMatrix, PagedKv, RopePairs, RopeTable, SampleScratch,
@@ -21,7 +21,7 @@ const LAYERS: usize = 30;
 const HEAD: (usize, usize) = (49152, 576);
 
 fn main() {
-    let threads = std::env::var("BATON_BENCH_THREADS").ok().and_then(|n| n.parse().ok()).unwrap_or(2);
+    let threads = argument("--threads=").and_then(|threads| threads.parse().ok()).unwrap_or(2);
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
     pool.install(|| {
         if std::env::args().any(|arg| arg == "--floors") {
@@ -32,6 +32,10 @@ fn main() {
             criterion.final_summary();
         }
     });
+}
+
+fn argument(prefix: &str) -> Option<String> {
+    std::env::args().find_map(|arg| arg.strip_prefix(prefix).map(str::to_owned))
 }
 
 fn products(criterion: &mut Criterion) {
@@ -90,8 +94,7 @@ impl Machine {
 
 fn print_floors(threads: usize) {
     let machine = Machine::measure(threads);
-    // `--only=Q4_1`: one format.
-    let only = std::env::args().find_map(|arg| arg.strip_prefix("--only=").map(str::to_owned));
+    let only = argument("--only=");
     for format in [MatrixFormat::F32, MatrixFormat::Bf16, MatrixFormat::Q8_0, MatrixFormat::Q4_1] {
         if only.as_ref().is_some_and(|only| *only != format!("{format:?}")) {
             continue;
