@@ -1,15 +1,15 @@
 //! The decoder that all architectures share: embedding, then per layer attention and a gated feed-forward part, each
 //! behind an RMS norm and added to the residual (Touvron et al. 2023).
 //!
-//! Everything is row-major with one row a token. Rows of decode sequences come first and go through the decode packing
-//! of every matrix, the others through the prefill packing: a sequence's numbers never depend on its batch.
+//! Everything is row-major with one row a token, decode sequences and prefill chunks alike: the kernels give a row the same
+//! bits whatever the other rows are, so a sequence's numbers never depend on its batch.
 
 use crate::weights::{LayerWeights, Projection, Weights};
 use baton_kernels::cpu::{
     AttentionSequence, PagedKv, RopePairs, RopeTable, add_rms_norm, paged_attention, rms_norm, rope_in_place,
     silu_mul,
 };
-use baton_types::{Phase, StepBatch, TokenId};
+use baton_types::{StepBatch, TokenId};
 use rayon::prelude::*;
 
 /// Buffers of the forward pass, kept from step to step: they grow to the largest step seen.
@@ -157,8 +157,6 @@ struct Step<'a> {
     batch: &'a StepBatch,
     sequences: Vec<AttentionSequence<'a>>,
     rotation: baton_kernels::cpu::RopeRotation,
-    /// Leading rows that decode.
-    decode_rows: usize,
     scale: f32,
     norm_eps: f32,
 }
@@ -175,28 +173,17 @@ impl<'a> Step<'a> {
             batch,
             sequences: sequences.collect(),
             rotation: rope.rotation(&batch.positions),
-            decode_rows: batch.num_decode(),
             scale: 1.0 / (weights.config.head_dim as f32).sqrt(),
             norm_eps: weights.config.norm_eps,
         }
     }
 
-    /// `out = x projectionᵀ + bias`, decode rows and prefill rows through their own packings.
+    /// `out = x projectionᵀ + bias`.
     fn project(&self, projection: &Projection, x: &[f32], out: &mut [f32]) {
-        let (n, rows) = (projection.n(), self.batch.num_tokens());
-        let k = x.len() / rows.max(1);
-        let (x_decode, x_prefill) = x.split_at(self.decode_rows * k);
-        let (out_decode, out_prefill) = out.split_at_mut(self.decode_rows * n);
-        for (phase, x, out) in
-            [(Phase::Decode, x_decode, out_decode), (Phase::Prefill, x_prefill, out_prefill)]
-        {
-            if !x.is_empty() {
-                let matmul = projection.matrix(phase).matmul(x, x.len() / k, out);
-                matmul.expect("the runner's buffers fit the checked weights");
-            }
-        }
+        let matmul = projection.matrix.matmul(x, self.batch.num_tokens(), out);
+        matmul.expect("the runner's buffers fit the checked weights");
         if let Some(bias) = &projection.bias {
-            out.par_chunks_mut(n).with_min_len(ROWS_A_TASK).for_each(|row| {
+            out.par_chunks_mut(bias.len()).with_min_len(ROWS_A_TASK).for_each(|row| {
                 row.iter_mut().zip(bias).for_each(|(value, bias)| *value += bias);
             });
         }

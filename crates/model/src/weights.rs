@@ -7,10 +7,9 @@ use crate::config::ModelConfig;
 use crate::error::LoadError;
 use crate::files::ModelFiles;
 use crate::fingerprint;
-use crate::format::{Packing, Packings, WeightsFormat};
+use crate::format::{Packing, WeightsFormat};
 use crate::source::dequantise;
 use baton_kernels::cpu::PackedMatrix;
-use baton_types::Phase;
 use candle_core::quantized::GgmlDType;
 use checked::{CheckedLayer, CheckedMatrix, CheckedModel};
 use rayon::prelude::*;
@@ -25,8 +24,7 @@ pub struct Weights {
     pub(crate) layers: Vec<LayerWeights>,
     /// `[hidden]`.
     pub(crate) final_norm: Vec<f32>,
-    /// `[vocab, hidden]`. One packing for both phases, so that a token's log-probability does not depend on whether it
-    /// was in the prompt.
+    /// `[vocab, hidden]`.
     pub(crate) lm_head: Arc<PackedMatrix>,
     /// `[head_dim / 2]`, radians a position.
     pub(crate) inverse_frequencies: Vec<f32>,
@@ -53,33 +51,12 @@ pub(crate) struct LayerWeights {
     pub(crate) down: Projection,
 }
 
-/// A linear map, packed for each phase (often the same packing), and its bias.
+/// A linear map.
 pub(crate) struct Projection {
-    prefill: Arc<PackedMatrix>,
-    decode: Arc<PackedMatrix>,
+    /// `[n, k]`.
+    pub(crate) matrix: PackedMatrix,
     /// `[n]`.
     pub(crate) bias: Option<Vec<f32>>,
-}
-
-impl Projection {
-    /// The matrix for sequences of this phase. The phase decides, not the number of rows: a sequence's numbers must
-    /// not depend on what else is in the batch.
-    pub(crate) fn matrix(&self, phase: Phase) -> &PackedMatrix {
-        match phase {
-            Phase::Prefill => &self.prefill,
-            Phase::Decode => &self.decode,
-        }
-    }
-
-    /// Rows of the matrix.
-    pub(crate) fn n(&self) -> usize {
-        self.prefill.n()
-    }
-
-    fn bytes(&self) -> usize {
-        let shared = Arc::ptr_eq(&self.prefill, &self.decode);
-        self.prefill.bytes() + if shared { 0 } else { self.decode.bytes() }
-    }
 }
 
 /// Where a token's first hidden state comes from.
@@ -132,7 +109,7 @@ impl Weights {
             Embedding::Tied(_) => 0,
             Embedding::Stored { bytes, .. } => bytes.len(),
         };
-        layers.map(Projection::bytes).sum::<usize>() + self.lm_head.bytes() + embedding
+        layers.map(|projection| projection.matrix.bytes()).sum::<usize>() + self.lm_head.bytes() + embedding
     }
 }
 
@@ -151,10 +128,7 @@ pub(crate) fn load(
 
     let ((lm_head, embedding), layers) = rayon::join(
         || {
-            let lm_head = Arc::new(pack(
-                &checked.lm_head,
-                format.packings(&checked.lm_head.dtypes(), checked.lm_head.k).decode,
-            ));
+            let lm_head = Arc::new(pack(&checked.lm_head, format));
             report();
             (lm_head.clone(), embedding(&checked, lm_head))
         },
@@ -196,12 +170,9 @@ fn embedding(checked: &CheckedModel, lm_head: Arc<PackedMatrix>) -> Embedding {
 
 fn pack_layer(layer: &CheckedLayer, format: WeightsFormat, report: &(dyn Fn() + Sync)) -> LayerWeights {
     let project = |matrix: &CheckedMatrix| {
-        let Packings { prefill, decode } = format.packings(&matrix.dtypes(), matrix.k);
-        let decode_packed = Arc::new(pack(matrix, decode));
-        let prefill_packed =
-            if prefill == decode { decode_packed.clone() } else { Arc::new(pack(matrix, prefill)) };
+        let packed = pack(matrix, format);
         report();
-        Projection { prefill: prefill_packed, decode: decode_packed, bias: matrix.bias.clone() }
+        Projection { matrix: packed, bias: matrix.bias.clone() }
     };
     LayerWeights {
         attention_norm: layer.attention_norm.clone(),
@@ -215,8 +186,8 @@ fn pack_layer(layer: &CheckedLayer, format: WeightsFormat, report: &(dyn Fn() + 
 }
 
 /// Packs a checked matrix; its rows, types and lengths fit by now.
-fn pack(matrix: &CheckedMatrix, packing: Packing) -> PackedMatrix {
-    let packed = match packing {
+fn pack(matrix: &CheckedMatrix, format: WeightsFormat) -> PackedMatrix {
+    let packed = match format.packing(&matrix.dtypes(), matrix.k) {
         Packing::Repack(format) => PackedMatrix::pack(format, matrix.n, matrix.k, |row, out| {
             let (tensor, dtype, row) = matrix.row(row);
             dequantise(dtype, tensor.row_bytes(row), out);
