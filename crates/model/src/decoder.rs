@@ -1,8 +1,8 @@
 //! The decoder that all architectures share: embedding, then per layer attention and a gated feed-forward part, each
 //! behind an RMS norm and added to the residual (Touvron et al. 2023).
 //!
-//! Everything is row-major with one row a token, decode sequences and prefill chunks alike: the kernels give a row the same
-//! bits whatever the other rows are, so a sequence's numbers never depend on its batch.
+//! Everything is row-major with one row a token, decode sequences and prefill chunks alike: the kernels give a row the
+//! same bits whatever the other rows are, so a sequence's numbers never depend on its batch.
 
 use crate::weights::{LayerWeights, Projection, Weights};
 use baton_kernels::cpu::{
