@@ -11,7 +11,8 @@
 //! ```
 //!
 //! Nothing here knows scheduling or a network. The way of a model: [`open`] (configuration), then
-//! [`ModelFiles::load_weights`] (everything checked, then packed), then a [`CpuRunner`] per engine, sharing the weights.
+//! [`ModelFiles::load_weights`] (everything checked, then packed), then a [`CpuRunner`] per engine; they share the
+//! weights.
 
 mod arch;
 mod config;
