@@ -1,8 +1,8 @@
 //! The decoder that all architectures share: embedding, then per layer attention and a gated feed-forward part, each
 //! behind an RMS norm and added to the residual (Touvron et al. 2023).
 //!
-//! Everything is row-major with one row a token. Rows of decode sequences come first and go through the decode packing
-//! of every matrix, the others through the prefill packing: a sequence's numbers never depend on its batch.
+//! Everything is row-major with one row a token, decode sequences and prefill chunks alike: the kernels give a row the
+//! same bits whatever the other rows are, so a sequence's numbers never depend on its batch.
 
 use crate::weights::{LayerWeights, Projection, Weights};
 use baton_kernels::cpu::{
@@ -178,12 +178,12 @@ impl<'a> Step<'a> {
         }
     }
 
-    /// `out = x projectionᵀ + bias`, the whole batch at once.
+    /// `out = x projectionᵀ + bias`.
     fn project(&self, projection: &Projection, x: &[f32], out: &mut [f32]) {
-        let (n, rows) = (projection.matrix.n(), self.batch.num_tokens());
-        projection.matrix.matmul(x, rows, out).expect("the runner's buffers fit the checked weights");
+        let matmul = projection.matrix.matmul(x, self.batch.num_tokens(), out);
+        matmul.expect("the runner's buffers fit the checked weights");
         if let Some(bias) = &projection.bias {
-            out.par_chunks_mut(n).with_min_len(ROWS_A_TASK).for_each(|row| {
+            out.par_chunks_mut(bias.len()).with_min_len(ROWS_A_TASK).for_each(|row| {
                 row.iter_mut().zip(bias).for_each(|(value, bias)| *value += bias);
             });
         }

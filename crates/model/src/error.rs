@@ -14,7 +14,11 @@ pub enum LoadError {
         path: PathBuf,
     },
     /// Give another path: nothing here is a model.
-    #[error("{}: {found}; expected a .gguf file, a directory with config.json and *.safetensors, or a directory with exactly one .gguf file", path.display())]
+    #[error(
+        "{}: {found}; expected a .gguf file, a directory with config.json and *.safetensors, or a directory with \
+         exactly one .gguf file",
+        path.display()
+    )]
     NotAModel {
         /// What was asked for.
         path: PathBuf,
@@ -46,7 +50,10 @@ pub enum LoadError {
         reason: String,
     },
     /// Download the file again: it ends too early.
-    #[error("{}: the file is cut short: {what} ends at byte {needed}, the file has {found}; download it again", path.display())]
+    #[error(
+        "{}: the file is cut short: {what} ends at byte {needed}, the file has {found}; download it again",
+        path.display()
+    )]
     Truncated {
         /// The file.
         path: PathBuf,

@@ -10,8 +10,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Nothing here knows scheduling or a network. The way of a model: [`open`] (configuration) → [`ModelFiles::load_weights`]
-//! (everything checked, then packed) → [`CpuRunner`] (one per engine, sharing the weights).
+//! Nothing here knows scheduling or a network. The way of a model: [`open`] (configuration), then
+//! [`ModelFiles::load_weights`] (everything checked, then packed), then a [`CpuRunner`] per engine; they share the
+//! weights.
 
 mod arch;
 mod config;

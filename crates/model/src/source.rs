@@ -187,7 +187,8 @@ fn dequantise_q4_1(bytes: &[u8], out: &mut [f32]) {
     }
 }
 
-/// Copies first, because candle reads blocks in place and a mapped row need not be aligned for them; a fresh allocation is.
+/// Copies first, because candle reads blocks in place and a mapped row need not be aligned for them; a fresh
+/// allocation is.
 fn dequantise_by_candle(dtype: GgmlDType, bytes: &[u8], out: &mut [f32]) {
     let values = QStorage::from_data(Cow::Owned(bytes.to_vec()), &Device::Cpu, dtype)
         .and_then(|storage| QTensor::new(storage, out.len()))

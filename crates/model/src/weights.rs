@@ -24,8 +24,7 @@ pub struct Weights {
     pub(crate) layers: Vec<LayerWeights>,
     /// `[hidden]`.
     pub(crate) final_norm: Vec<f32>,
-    /// `[vocab, hidden]`. One packing for both phases, so that a token's log-probability does not depend on whether it
-    /// was in the prompt.
+    /// `[vocab, hidden]`.
     pub(crate) lm_head: Arc<PackedMatrix>,
     /// `[head_dim / 2]`, radians a position.
     pub(crate) inverse_frequencies: Vec<f32>,
@@ -52,7 +51,7 @@ pub(crate) struct LayerWeights {
     pub(crate) down: Projection,
 }
 
-/// A linear map and its bias.
+/// A linear map.
 pub(crate) struct Projection {
     /// `[n, k]`.
     pub(crate) matrix: PackedMatrix,

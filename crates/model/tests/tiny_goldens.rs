@@ -24,10 +24,14 @@ struct Case {
 }
 
 fn cases() -> impl Iterator<Item = Case> {
-    MODELS.into_iter().map(|name| {
+    cases_with(WeightsFormat::F32)
+}
+
+fn cases_with(format: WeightsFormat) -> impl Iterator<Item = Case> {
+    MODELS.into_iter().map(move |name| {
         let golden = golden(&format!("{name}/golden.json"));
         let prompt = tokens(&golden["prompt_ids"]);
-        Case { name, weights: load(&golden_path(name), WeightsFormat::F32), golden, prompt }
+        Case { name, weights: load(&golden_path(name), format), golden, prompt }
     })
 }
 
@@ -102,36 +106,39 @@ fn chunks_of_seven_give_the_same_bits_as_the_whole_prompt() {
     }
 }
 
+/// A prompt's results and output, alone and then beside another sequence, on another number of threads.
+fn alone_and_batched(case: &Case) -> [(Vec<SampledSequence>, Vec<TokenId>); 2] {
+    let mut world = World::new(&case.weights, 16);
+    let mut alone = Seq::new(1, &case.prompt, greedy_with_logprobs());
+    let alone_results = world.prefill(&mut alone, 50);
+    world.decode(&mut alone, 32);
+
+    // The other one decodes while this one's prompt is computed, then both decode.
+    let mut world = World::with_threads(&case.weights, 32, 1);
+    let mut other = Seq::new(2, &case.prompt[40..70], greedy());
+    world.prefill(&mut other, usize::MAX);
+    let mut seq = Seq::new(1, &case.prompt, greedy_with_logprobs());
+    let mut results = Vec::new();
+    while seq.context_len < seq.prompt_len {
+        results.push(world.step(&mut [(&mut other, Part::Decode), (&mut seq, Part::Chunk(50))]).remove(1));
+    }
+    while seq.output().len() < 32 {
+        world.step(&mut [(&mut other, Part::Decode), (&mut seq, Part::Decode)]);
+    }
+    [(alone_results, alone.output().to_vec()), (results, seq.output().to_vec())]
+}
+
 #[test]
 fn a_batch_does_not_change_a_sequence() {
     for case in cases() {
-        let mut alone_world = World::new(&case.weights, 16);
-        let mut alone = Seq::new(1, &case.prompt, greedy_with_logprobs());
-        let alone_results = alone_world.prefill(&mut alone, usize::MAX);
-        alone_world.decode(&mut alone, 32);
-
-        // The other one decodes while this one's prompt is computed, then both decode.
-        let mut world = World::with_threads(&case.weights, 32, 1);
-        let mut other = Seq::new(2, &case.prompt[40..70], greedy());
-        world.prefill(&mut other, usize::MAX);
-        let mut seq = Seq::new(1, &case.prompt, greedy_with_logprobs());
-        let mut results = Vec::new();
-        while seq.context_len < seq.prompt_len {
-            let mut step = world.step(&mut [(&mut other, Part::Decode), (&mut seq, Part::Chunk(50))]);
-            results.push(step.remove(1));
-        }
-        while seq.output().len() < 32 {
-            world.step(&mut [(&mut other, Part::Decode), (&mut seq, Part::Decode)]);
-        }
-        case.check_prompt("batched", &results);
-        case.check_greedy("batched", seq.output());
-        assert_eq!(
-            results.last().unwrap().token,
-            alone_results.last().unwrap().token,
-            "{}: same bits",
-            case.name
-        );
-        assert_eq!(seq.output(), alone.output(), "{}", case.name);
+        let [alone, batched] = alone_and_batched(&case);
+        case.check_prompt("batched", &batched.0);
+        case.check_greedy("batched", &batched.1);
+        assert_eq!(alone, batched, "{}: the same bits", case.name);
+    }
+    for case in cases_with(WeightsFormat::Auto) {
+        let [alone, batched] = alone_and_batched(&case);
+        assert_eq!(alone, batched, "{}: the same bits, quantised", case.name);
     }
 }
 

@@ -1,7 +1,7 @@
 //! Mistral 7B and later dense Mistral models (Jiang et al. 2023, <https://arxiv.org/abs/2310.06825>).
 //!
-//! Llama's decoder with a head size of its own and, in the first version, attention over a sliding window of 4096 tokens
-//! (also what an absent key means). GGUF files call it `llama`.
+//! Llama's decoder with a head size of its own and, in the first version, attention over a sliding window of 4096
+//! tokens (also what an absent key means). GGUF files call it `llama`.
 
 use super::{ArchSpec, GGUF, HUGGING_FACE, SlidingWindowDefault};
 
