@@ -1,6 +1,10 @@
 """`baton chat` against a server, as a script would use it."""
 
+import os
+import pty
+import select
 import subprocess
+import time
 
 from server import BINARY
 
@@ -32,3 +36,47 @@ def test_what_is_wrong_is_said(server):
     assert done.returncode == 1 and "baton serve" in done.stderr
     done = chat(server.url, "--model", "gpt-5", "--prompt", "Hi")
     assert done.returncode == 1 and "gpt-5" in done.stderr
+
+
+class Terminal:
+    """`baton chat` as a person has it."""
+
+    def __init__(self, *options):
+        ours, theirs = pty.openpty()
+        self.process = subprocess.Popen([BINARY, "chat", *options], stdin=theirs, stdout=theirs, stderr=theirs)
+        os.close(theirs)
+        self.fd = ours
+        self.seen = ""
+
+    def type(self, text):
+        os.write(self.fd, text.encode())
+
+    def read_until(self, wanted, seconds=60):
+        """What came up to and with `wanted`."""
+        deadline = time.monotonic() + seconds
+        while wanted not in self.seen:
+            ready, _, _ = select.select([self.fd], [], [], max(0, deadline - time.monotonic()))
+            assert ready, f"no {wanted!r} in {self.seen!r}"
+            self.seen += os.read(self.fd, 4096).decode(errors="replace")
+        end = self.seen.index(wanted) + len(wanted)
+        text, self.seen = self.seen[:end], self.seen[end:]
+        return text
+
+
+def test_a_person_stops_an_answer_goes_on_and_leaves(server):
+    terminal = Terminal("--url", server.url, "--temperature", "0")
+    terminal.read_until("> ")
+    terminal.type("What is the capital of France?\n")
+    assert "Paris" in terminal.read_until("tokens/s]")
+    terminal.read_until("> ")
+    terminal.type("Now write the longest story that you can.\n")
+    terminal.read_until("\n")
+    # Some of the answer, then what Ctrl-C sends.
+    terminal.read_until(" ")
+    terminal.process.send_signal(2)
+    terminal.read_until("[stopped;")
+    terminal.read_until("> ")
+    server.wait_until_nothing_is_held()
+    terminal.process.send_signal(2)
+    assert terminal.process.wait(timeout=20) == 0
+    os.close(terminal.fd)

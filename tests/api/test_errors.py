@@ -99,11 +99,12 @@ def test_an_error_in_a_streaming_request_is_no_stream(client):
 
 
 def test_keys(limited):
-    for key in ("wrong", ""):
+    for key in ("wrong", LIMITED_KEY + "x"):
         with pytest.raises(openai.AuthenticationError) as raised:
             limited.client(api_key=key).models.list()
         check(raised.value, 401, None, "invalid_api_key")
     assert limited.client(api_key=LIMITED_KEY).models.list().data
+    assert httpx.get(f"{limited.url}/v1/models").status_code == 401, "no key at all"
     # Probes carry no key.
     assert httpx.get(f"{limited.url}/health").status_code == 200
     assert httpx.get(f"{limited.url}/metrics").status_code == 200

@@ -1,29 +1,69 @@
-//! Measurements, one scenario each: a name, what it answers, and a function that prints its figures.
+//! Measurements, one scenario each: a name, the question it answers, and a function that prints its figures.
 
+use crate::{deps, steps};
 use anyhow::bail;
 use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
 
 struct Scenario {
     name: &'static str,
     question: &'static str,
-    run: fn(&Path) -> anyhow::Result<()>,
+    run: fn(&Path, &[String]) -> anyhow::Result<()>,
 }
 
-const SCENARIOS: [Scenario; 0] = [];
+const SCENARIOS: [Scenario; 2] = [
+    Scenario {
+        name: "kernels",
+        question: "how far is each CPU kernel from the machine's peak?",
+        run: kernels,
+    },
+    Scenario {
+        name: "serving",
+        question: "how does Baton serve beside llama.cpp's server, disaggregated beside aggregated?",
+        run: serving,
+    },
+];
 
-/// Runs one scenario, or lists them.
+/// A full build without link-time optimisation on two cores.
+const BUILD_MAX: Duration = Duration::from_secs(45 * 60);
+const RUN_MAX: Duration = Duration::from_secs(60 * 60);
+
+/// Runs one scenario with options of its own, or lists them.
 ///
 /// # Errors
 /// If there is no such scenario, or it fails.
-pub(crate) fn run(root: &Path, name: Option<&str>) -> anyhow::Result<()> {
+pub(crate) fn run(root: &Path, name: Option<&str>, options: &[String]) -> anyhow::Result<()> {
     let Some(name) = name else {
         for scenario in &SCENARIOS {
-            println!("{:<16} {}", scenario.name, scenario.question);
+            println!("{:<10} {}", scenario.name, scenario.question);
         }
         return Ok(());
     };
     match SCENARIOS.iter().find(|scenario| scenario.name == name) {
-        Some(scenario) => (scenario.run)(root),
+        Some(scenario) => (scenario.run)(root, options),
         None => bail!("there is no scenario {name}; `cargo xtask bench` lists them"),
     }
+}
+
+fn kernels(root: &Path, options: &[String]) -> anyhow::Result<()> {
+    let mut bench = Command::new("cargo");
+    bench.args(["bench", "--package", "baton-kernels", "--"]).args(options).current_dir(root);
+    steps::run(&mut bench, BUILD_MAX + RUN_MAX)
+}
+
+/// Both servers get the same model and threads; `benches/serving` measures them in turns.
+fn serving(root: &Path, options: &[String]) -> anyhow::Result<()> {
+    deps::install(root)?;
+    let venv = root.join("target/bench-venv");
+    deps::install_python(root, &venv, &["benches/requirements.txt"])?;
+    let mut build = Command::new("cargo");
+    build.args(["build", "--release", "--package", "baton", "--package", "serving-bench"]).current_dir(root);
+    steps::run(&mut build, BUILD_MAX)?;
+    let built = root.join("target/release");
+    let mut bench = Command::new(built.join("serving-bench"));
+    bench.arg("--baton").arg(built.join("baton")).arg("--model").arg(deps::model(root));
+    bench.arg("--peer-python").arg(venv.join("bin/python"));
+    bench.arg("--peer-script").arg(root.join("benches/peers/llama_server.py"));
+    steps::run(bench.args(options).current_dir(root), RUN_MAX)
 }

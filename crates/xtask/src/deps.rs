@@ -22,7 +22,7 @@ const MINUTES_10: Duration = Duration::from_secs(600);
 /// # Errors
 /// If Python is missing or a package cannot be fetched; the text says what to install.
 pub(crate) fn install(root: &Path) -> anyhow::Result<()> {
-    install_python(root)?;
+    install_python(root, &venv(root), &REQUIREMENTS)?;
     install_model(root)
 }
 
@@ -48,7 +48,7 @@ pub(crate) fn environment(root: &Path) -> Vec<(String, OsString)> {
 }
 
 /// A model of the caller's own choice, or the demo model.
-fn model(root: &Path) -> PathBuf {
+pub(crate) fn model(root: &Path) -> PathBuf {
     std::env::var_os("BATON_TEST_MODEL").map_or_else(|| root.join("target/models").join(MODEL), PathBuf::from)
 }
 
@@ -56,35 +56,43 @@ fn venv(root: &Path) -> PathBuf {
     root.join("target/venv")
 }
 
-/// The stamp holds what was installed, so a changed list is seen.
-fn install_python(root: &Path) -> anyhow::Result<()> {
+/// Makes the environment at `directory` with what the files list. The stamp holds what was installed, so a changed list
+/// is seen.
+///
+/// # Errors
+/// If Python is missing or a package cannot be fetched.
+pub(crate) fn install_python(root: &Path, directory: &Path, requirements: &[&str]) -> anyhow::Result<()> {
     let mut wanted = String::new();
-    for file in REQUIREMENTS {
-        wanted += &fs::read_to_string(root.join(file)).with_context(|| file.to_owned())?;
+    for file in requirements {
+        wanted += &fs::read_to_string(root.join(file)).with_context(|| (*file).to_owned())?;
     }
-    let stamp = venv(root).join("requirements.stamp");
-    if fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) && python(root).exists() {
-        println!("{} is up to date", venv(root).display());
+    let stamp = directory.join("requirements.stamp");
+    let python = directory.join("bin/python");
+    if fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) && python.exists() {
+        println!("{} is up to date", directory.display());
         return Ok(());
     }
-    create_venv(root)?;
-    let mut pip = Command::new(python(root));
+    create_venv(directory)?;
+    let mut pip = Command::new(python);
     pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]);
-    for file in REQUIREMENTS {
+    for file in requirements {
         pip.arg("-r").arg(root.join(file));
     }
-    steps::run(&mut pip, MINUTES_10).context(
-        "the packages of tests/api/requirements.txt could not be installed; is a package index within reach?",
-    )?;
+    steps::run(&mut pip, MINUTES_10).with_context(|| {
+        format!(
+            "the packages of {} could not be installed; is a package index within reach?",
+            requirements.join(", ")
+        )
+    })?;
     fs::write(&stamp, wanted).with_context(|| stamp.display().to_string())
 }
 
 /// With the standard library's means, or with virtualenv where a distribution has cut those out.
-fn create_venv(root: &Path) -> anyhow::Result<()> {
+fn create_venv(directory: &Path) -> anyhow::Result<()> {
     let mut told = String::new();
     for module in ["venv", "virtualenv"] {
         let mut command = Command::new("python3");
-        command.args(["-m", module]).arg(venv(root));
+        command.args(["-m", module]).arg(directory);
         let (status, text) = steps::output(&mut command, MINUTES_10).context(
             "python3 is needed for the API tests and the licence check; install Python 3.9 or later",
         )?;
@@ -96,7 +104,7 @@ fn create_venv(root: &Path) -> anyhow::Result<()> {
     bail!(
         "no Python environment could be made at {}; install venv (Debian and Ubuntu: apt-get install python3-venv) \
          or virtualenv. Python said:\n{told}",
-        venv(root).display()
+        directory.display()
     )
 }
 
@@ -108,7 +116,7 @@ fn install_model(root: &Path) -> anyhow::Result<()> {
         println!("BATON_TEST_MODEL is set: tests use {}", model.display());
         return Ok(());
     }
-    // Named after its sum only when that was checked: the name is proof enough.
+    // It gets this name only after its sum was checked.
     if model.exists() {
         println!("{} is there", model.display());
         return Ok(());

@@ -31,6 +31,9 @@ enum Task {
     Bench {
         /// Which scenario.
         scenario: Option<String>,
+        /// Passed on to it, e.g. `cargo xtask bench serving -- --rounds 3`.
+        #[arg(last = true)]
+        options: Vec<String>,
     },
 }
 
@@ -39,7 +42,7 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().task {
         Task::Test { steps } => return test(&root, &steps),
         Task::TestDeps => deps::install(&root),
-        Task::Bench { scenario } => bench::run(&root, scenario.as_deref()),
+        Task::Bench { scenario, options } => bench::run(&root, scenario.as_deref(), &options),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
