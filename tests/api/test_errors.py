@@ -9,7 +9,7 @@ from conftest import LIMITED_KEY
 from server import NAME
 
 MESSAGES = [{"role": "user", "content": "Hi"}]
-ENDLESS = {"max_tokens": 1500, "extra_body": {"ignore_eos": True}}
+ENDLESS = {"max_tokens": 6000, "extra_body": {"ignore_eos": True}}
 
 
 def check(error, status, param, code):
@@ -120,7 +120,7 @@ def test_one_request_too_many(limited):
     assert raised.value.type == "rate_limit_error"
     assert int(raised.value.response.headers["retry-after"]) >= 1
     running.close()
-    limited.wait_until_nothing_is_held()
+    limited.wait_until_nothing_is_held(20)
     assert client.chat.completions.create(model=NAME, messages=MESSAGES, max_tokens=1).choices
 
 
