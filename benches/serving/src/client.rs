@@ -9,6 +9,9 @@ use std::time::{Duration, Instant};
 /// Longest that one request may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
 
+/// What both servers are told to call the model.
+pub(crate) const MODEL: &str = "bench";
+
 /// A server to measure.
 #[derive(Clone)]
 pub(crate) struct Target {
@@ -21,7 +24,9 @@ pub(crate) struct Target {
 /// One streamed answer.
 pub(crate) struct Answer {
     pub(crate) sent: Instant,
-    /// When each token came, as the client saw it.
+    /// Tokens that were asked for, and came: end tokens are ignored.
+    pub(crate) tokens: usize,
+    /// When each piece of text came. Mostly one a token; a token that ends within a character sends none.
     pub(crate) arrivals: Vec<Instant>,
 }
 
@@ -33,7 +38,7 @@ impl Answer {
     /// Tokens a second after the first.
     pub(crate) fn decode_rate(&self) -> f64 {
         let span = *self.arrivals.last().expect("an answer has tokens") - self.arrivals[0];
-        (self.arrivals.len() - 1) as f64 / span.as_secs_f64()
+        (self.tokens - 1) as f64 / span.as_secs_f64()
     }
 }
 
@@ -59,7 +64,7 @@ impl Target {
         mut on_token: impl FnMut(usize),
     ) -> anyhow::Result<Answer> {
         let mut body = json!({
-            "prompt": prompt, "max_tokens": output_tokens, "temperature": 0.0, "stream": true, "ignore_eos": true,
+            "model": MODEL, "prompt": prompt, "max_tokens": output_tokens, "temperature": 0.0, "stream": true, "ignore_eos": true,
         });
         if let (Value::Object(body), Value::Object(extra)) = (&mut body, &self.extra) {
             body.extend(extra.clone());
@@ -82,10 +87,10 @@ impl Target {
                 }
             }
         }
-        if arrivals.len() < output_tokens.min(2) {
+        if arrivals.len() < output_tokens.div_ceil(2) {
             bail!("{}: {} events for {output_tokens} tokens", self.url, arrivals.len());
         }
-        Ok(Answer { sent, arrivals })
+        Ok(Answer { sent, tokens: output_tokens, arrivals })
     }
 }
 

@@ -83,7 +83,7 @@ impl Measure {
                 let prompts: Vec<_> = (0..8).map(|_| random_prompt(16)).collect();
                 let answers =
                     try_join_all(prompts.iter().map(|prompt| target.complete(prompt, 128, |_| {}))).await?;
-                let tokens: usize = answers.iter().map(|answer| answer.arrivals.len()).sum();
+                let tokens: usize = answers.iter().map(|answer| answer.tokens).sum();
                 tokens as f64 / began.elapsed().as_secs_f64()
             }
             Self::ShortTtft => target.complete(&random_prompt(36), 1, |_| {}).await?.ttft().as_secs_f64(),

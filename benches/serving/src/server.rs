@@ -1,6 +1,6 @@
 //! Starts and stops the servers that are measured.
 
-use crate::client::Target;
+use crate::client::{MODEL, Target};
 use anyhow::{Context, bail};
 use serde_json::Value;
 use std::net::TcpListener;
@@ -32,7 +32,7 @@ impl Server {
     ) -> anyhow::Result<Self> {
         let port = free_port()?;
         let mut command = Command::new(program);
-        command.args(["serve", "--log", "warn", "--model"]).arg(model);
+        command.args(["serve", "--log", "warn", "--served-model-name", MODEL, "--model"]).arg(model);
         command.args(["--port", &port.to_string(), "--threads", &threads.to_string()]).args(options);
         Self::start(command, port, Value::Null).await
     }
