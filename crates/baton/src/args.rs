@@ -10,14 +10,14 @@ use std::time::Duration;
 /// An inference server for large language models, prefill and decode disaggregated.
 #[derive(Debug, Parser)]
 #[command(name = "baton", version, propagate_version = true)]
-pub struct Cli {
+pub(crate) struct Cli {
     #[command(subcommand)]
-    pub command: Command,
+    pub(crate) command: Command,
 }
 
 /// What to do.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Serve a model on this machine: every role in one process, an OpenAI-compatible API.
     Serve(Box<ServeArgs>),
     /// Fetch a model, verify it, and print where it is.
@@ -28,73 +28,79 @@ pub enum Command {
 
 /// Options of `baton serve`.
 #[derive(Args, Debug)]
-pub struct ServeArgs {
+pub(crate) struct ServeArgs {
     /// A GGUF file, a Hugging Face directory, or a name on the hub (`org/name`, `org/name:file.gguf`).
     #[arg(long, short, env = "BATON_MODEL", default_value = "demo", help_heading = "Model")]
-    pub model: String,
+    pub(crate) model: String,
     /// Names that requests may ask for; the first one is reported. Default: the model's own name.
     #[arg(long, env = "BATON_SERVED_MODEL_NAME", value_delimiter = ',', help_heading = "Model")]
-    pub served_model_name: Vec<String>,
+    pub(crate) served_model_name: Vec<String>,
     /// How weights are kept and computed: auto (per phase, whatever is fastest here), f32, bf16, q8_0, or file (as in
     /// the file).
     #[arg(long, env = "BATON_WEIGHTS", default_value = "auto", help_heading = "Model")]
-    pub weights: WeightsFormat,
+    pub(crate) weights: WeightsFormat,
     /// Most tokens of a sequence, prompt and output together. Default: what the model was made for.
     #[arg(long, env = "BATON_MAX_MODEL_LEN", value_parser = positive, help_heading = "Model")]
-    pub max_model_len: Option<usize>,
+    pub(crate) max_model_len: Option<usize>,
 
     /// Address to listen on. 127.0.0.1 is this machine only; 0.0.0.0 is everybody who can reach it.
     #[arg(long, env = "BATON_HOST", default_value = "127.0.0.1", help_heading = "Server")]
-    pub host: IpAddr,
+    pub(crate) host: IpAddr,
     /// Port to listen on; 0 takes a free one.
     #[arg(long, short, env = "BATON_PORT", default_value_t = 8000, help_heading = "Server")]
-    pub port: u16,
+    pub(crate) port: u16,
     /// Keys of which a request must carry one (`Authorization: Bearer KEY`). Default: none is needed.
-    #[arg(long, env = "BATON_API_KEY", value_delimiter = ',', hide_env_values = true, help_heading = "Server")]
-    pub api_key: Vec<String>,
+    #[arg(
+        long,
+        env = "BATON_API_KEY",
+        value_delimiter = ',',
+        hide_env_values = true,
+        help_heading = "Server"
+    )]
+    pub(crate) api_key: Vec<String>,
     /// Most requests at once, running or waiting; one more gets 429.
     #[arg(long, env = "BATON_MAX_REQUESTS", default_value_t = 1024, value_parser = positive, help_heading = "Server")]
-    pub max_requests: usize,
+    pub(crate) max_requests: usize,
     /// Longest a request may take, in seconds.
     #[arg(long, env = "BATON_REQUEST_TIMEOUT", default_value = "600", value_parser = seconds, help_heading = "Server")]
-    pub request_timeout: Duration,
+    pub(crate) request_timeout: Duration,
     /// After SIGTERM or Ctrl-C: how long running requests may go on, in seconds.
     #[arg(long, env = "BATON_DRAIN_TIMEOUT", default_value = "30", value_parser = seconds, help_heading = "Server")]
-    pub drain_timeout: Duration,
+    pub(crate) drain_timeout: Duration,
 
     /// Whether prompts are prefilled by an engine of their own.
     #[arg(long, env = "BATON_MODE", value_enum, default_value_t = Mode::Disaggregated, help_heading = "Engine")]
-    pub mode: Mode,
+    pub(crate) mode: Mode,
     /// Prompts with more uncached tokens than this go to the prefill engine.
     #[arg(long, env = "BATON_HANDOFF_THRESHOLD", default_value_t = 64, help_heading = "Engine")]
-    pub handoff_threshold: usize,
+    pub(crate) handoff_threshold: usize,
     /// KV blocks of each engine. Default: what fits a quarter of the free memory, at most 4 GiB an engine.
     #[arg(long, env = "BATON_KV_BLOCKS", value_parser = positive, help_heading = "Engine")]
-    pub kv_blocks: Option<usize>,
+    pub(crate) kv_blocks: Option<usize>,
     /// Tokens in a KV block.
     #[arg(long, env = "BATON_BLOCK_SIZE", default_value_t = 16, value_parser = positive, help_heading = "Engine")]
-    pub block_size: usize,
+    pub(crate) block_size: usize,
     /// Most tokens computed in one step, prompts and running sequences together.
     #[arg(long, env = "BATON_STEP_TOKEN_BUDGET", default_value_t = 512, value_parser = positive, help_heading = "Engine")]
-    pub step_token_budget: usize,
+    pub(crate) step_token_budget: usize,
     /// Most sequences that hold KV blocks at once in one engine.
     #[arg(long, env = "BATON_MAX_NUM_SEQS", default_value_t = 256, value_parser = positive, help_heading = "Engine")]
-    pub max_num_seqs: usize,
+    pub(crate) max_num_seqs: usize,
     /// Threads of each engine. Default: one a core.
     #[arg(long, env = "BATON_THREADS", value_parser = positive, help_heading = "Engine")]
-    pub threads: Option<usize>,
+    pub(crate) threads: Option<usize>,
 
     /// Log level, e.g. `info`, `debug` or `info,baton_worker=debug`.
     #[arg(long, env = "BATON_LOG", default_value = "info", help_heading = "Logs")]
-    pub log: String,
+    pub(crate) log: String,
     /// How log lines look; auto: for people on a terminal, JSON otherwise.
     #[arg(long, env = "BATON_LOG_FORMAT", value_enum, default_value_t = LogFormat::Auto, help_heading = "Logs")]
-    pub log_format: LogFormat,
+    pub(crate) log_format: LogFormat,
 }
 
 /// Which engines there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Mode {
+pub(crate) enum Mode {
     /// A prefill engine and a decode engine; KV blocks are handed over.
     Disaggregated,
     /// One engine for both phases.
@@ -103,7 +109,7 @@ pub enum Mode {
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
+pub(crate) enum LogFormat {
     /// Human on a terminal, JSON otherwise.
     Auto,
     /// For people.

@@ -6,10 +6,10 @@ use baton_worker::{Cancel, DecodeWorker, WorkerHealth};
 use std::sync::{Arc, OnceLock};
 
 /// Passes requests of the frontend to the decode worker of this process.
-pub struct LocalBackend {
-    pub decode: Arc<DecodeWorker>,
+pub(crate) struct LocalBackend {
+    pub(crate) decode: Arc<DecodeWorker>,
     /// Whether the prefill worker works; without one, prompts are prefilled by the decode worker.
-    pub prefill: Option<Arc<WorkerHealth>>,
+    pub(crate) prefill: Option<Arc<WorkerHealth>>,
 }
 
 impl Backend for LocalBackend {

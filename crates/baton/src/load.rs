@@ -16,19 +16,19 @@ use std::time::Instant;
 use tracing::info;
 
 /// A model, loaded, with its engines running.
-pub struct Serving {
-    pub model_name: String,
-    pub tokenizer: Tokenizer,
-    pub max_model_len: usize,
-    pub end_tokens: Vec<TokenId>,
-    pub sampling_defaults: SamplingDefaults,
-    pub decode: Arc<DecodeWorker>,
-    pub prefill: Option<PrefillWorker>,
+pub(crate) struct Serving {
+    pub(crate) model_name: String,
+    pub(crate) tokenizer: Tokenizer,
+    pub(crate) max_model_len: usize,
+    pub(crate) end_tokens: Vec<TokenId>,
+    pub(crate) sampling_defaults: SamplingDefaults,
+    pub(crate) decode: Arc<DecodeWorker>,
+    pub(crate) prefill: Option<PrefillWorker>,
 }
 
 /// Opens the model at `path`, loads its weights and tokenizer side by side, and starts the engines. Blocks for as long
 /// as that takes.
-pub fn load(args: &ServeArgs, path: &Path) -> anyhow::Result<Serving> {
+pub(crate) fn load(args: &ServeArgs, path: &Path) -> anyhow::Result<Serving> {
     let began = Instant::now();
     let files = baton_model::open(path).context("the model cannot be opened")?;
     info!(
@@ -68,7 +68,10 @@ fn max_model_len(args: &ServeArgs, files: &ModelFiles) -> anyhow::Result<usize> 
     let made_for = files.config.max_position;
     match args.max_model_len {
         Some(wanted) if wanted > made_for => {
-            bail!("--max-model-len {wanted} is more than the {made_for} tokens that {} was made for", files.name)
+            bail!(
+                "--max-model-len {wanted} is more than the {made_for} tokens that {} was made for",
+                files.name
+            )
         }
         Some(1) => bail!("--max-model-len must leave room for a prompt and an output token: at least 2"),
         Some(wanted) => Ok(wanted),
@@ -109,7 +112,8 @@ fn start_engines(
 ) -> anyhow::Result<(DecodeWorker, Option<PrefillWorker>)> {
     let bytes_per_block = kv_bytes_per_token(weights.config()) * args.block_size;
     let blocks_per_sequence = max_model_len.div_ceil(args.block_size);
-    let num_blocks = args.kv_blocks.unwrap_or_else(|| default_kv_blocks(bytes_per_block, blocks_per_sequence));
+    let num_blocks =
+        args.kv_blocks.unwrap_or_else(|| default_kv_blocks(bytes_per_block, blocks_per_sequence));
     let threads = match args.threads {
         Some(threads) => threads,
         None => std::thread::available_parallelism().map_or(1, usize::from),
@@ -132,14 +136,15 @@ fn start_engines(
     let decode = engine(false, disaggregated.then_some(args.handoff_threshold))?;
     let layout = decode.runner().kv_layout().clone();
     let config = WorkerConfig { requests_max: args.max_requests, ..WorkerConfig::new(salt(&layout)) };
-    let prefill = if disaggregated { Some(PrefillWorker::start(engine(true, None)?, &config)?) } else { None };
+    let prefill =
+        if disaggregated { Some(PrefillWorker::start(engine(true, None)?, &config)?) } else { None };
     let decode = DecodeWorker::start(decode, config, prefill.as_ref().map(PrefillWorker::handle))?;
     info!(
         mode = ?args.mode,
         threads,
         kv_blocks = num_blocks,
         kv_tokens = num_blocks * args.block_size,
-        kv_mib = num_blocks * bytes_per_block >> 20,
+        kv_mib = (num_blocks * bytes_per_block) >> 20,
         max_model_len,
         "started the engines"
     );

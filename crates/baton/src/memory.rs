@@ -10,7 +10,7 @@ const KV_SHARE_OF_FREE: u64 = 4;
 
 /// KV blocks for one engine: what fits a quarter of the free memory, at most 4 GiB, and at least one sequence of the
 /// greatest length. Memory is only used when blocks are.
-pub fn default_kv_blocks(bytes_per_block: usize, blocks_per_sequence: usize) -> usize {
+pub(crate) fn default_kv_blocks(bytes_per_block: usize, blocks_per_sequence: usize) -> usize {
     let bytes = (free_bytes() / KV_SHARE_OF_FREE).min(KV_BYTES_MAX);
     let blocks = usize::try_from(bytes).unwrap_or(usize::MAX) / bytes_per_block.max(1);
     blocks.max(blocks_per_sequence)

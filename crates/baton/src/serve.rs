@@ -26,7 +26,7 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 const BACKLOG: u32 = 1024;
 
 /// Runs until SIGTERM or Ctrl-C.
-pub fn run(args: Box<ServeArgs>) -> anyhow::Result<()> {
+pub(crate) fn run(args: Box<ServeArgs>) -> anyhow::Result<()> {
     let format = match args.log_format {
         LogFormat::Auto => baton_telemetry::LogFormat::Auto,
         LogFormat::Human => baton_telemetry::LogFormat::Human,
@@ -34,7 +34,8 @@ pub fn run(args: Box<ServeArgs>) -> anyhow::Result<()> {
     };
     init_logging(&args.log, format)?;
     let metrics = Metrics::install()?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no event loop")?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no event loop")?;
     runtime.block_on(serve(args, metrics))
 }
 
@@ -96,9 +97,12 @@ async fn fetch_and_load(args: Box<ServeArgs>) -> anyhow::Result<(Box<ServeArgs>,
 }
 
 fn reserve(address: SocketAddr) -> anyhow::Result<TcpSocket> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }.context("no socket")?;
+    let socket =
+        if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }.context("no socket")?;
     socket.set_reuseaddr(true).context("no socket")?;
-    socket.bind(address).with_context(|| format!("cannot listen on {address}; choose another --host or --port"))?;
+    socket
+        .bind(address)
+        .with_context(|| format!("cannot listen on {address}; choose another --host or --port"))?;
     Ok(socket)
 }
 
@@ -149,7 +153,9 @@ fn announce(listener: &TcpListener, args: &ServeArgs, model: &str) -> anyhow::Re
     println!("listening on http://{address}");
     println!();
     println!("  curl http://{address}/v1/chat/completions -H 'content-type: application/json' \\");
-    println!("    -d '{{\"model\": \"{model}\", \"messages\": [{{\"role\": \"user\", \"content\": \"Hello!\"}}]}}'");
+    println!(
+        "    -d '{{\"model\": \"{model}\", \"messages\": [{{\"role\": \"user\", \"content\": \"Hello!\"}}]}}'"
+    );
     println!();
     println!("  talk to it:   baton chat{port}");
     println!("  metrics:      http://{address}/metrics");
@@ -157,10 +163,7 @@ fn announce(listener: &TcpListener, args: &ServeArgs, model: &str) -> anyhow::Re
 }
 
 /// The engines' end: those who pull first, then those who are pulled from.
-async fn stop(
-    decode: &Arc<DecodeWorker>,
-    prefill: Option<PrefillWorker>,
-) -> anyhow::Result<()> {
+async fn stop(decode: &Arc<DecodeWorker>, prefill: Option<PrefillWorker>) -> anyhow::Result<()> {
     let decode = decode.clone();
     let all_ended = tokio::task::spawn_blocking(move || {
         // The HTTP side waited for its responses already; what is left has no reader.
@@ -189,7 +192,10 @@ struct Shutdown {
 impl Shutdown {
     fn listen() -> anyhow::Result<Self> {
         let handler = |kind| signal(kind).context("signals cannot be handled");
-        Ok(Self { terminate: handler(SignalKind::terminate())?, interrupt: handler(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: handler(SignalKind::terminate())?,
+            interrupt: handler(SignalKind::interrupt())?,
+        })
     }
 
     async fn requested(&mut self) {

@@ -12,11 +12,11 @@ const BLOCK_SIZE: usize = 2;
 const MAX_MODEL_LEN: usize = 16;
 
 #[derive(Clone, Copy, Debug)]
-pub struct WorldConfig {
-    pub num_blocks: usize,
-    pub failures: bool,
-    pub handoff: bool,
-    pub handoff_faults: bool,
+pub(crate) struct WorldConfig {
+    pub(crate) num_blocks: usize,
+    pub(crate) failures: bool,
+    pub(crate) handoff: bool,
+    pub(crate) handoff_faults: bool,
 }
 
 impl Default for WorldConfig {
@@ -26,19 +26,19 @@ impl Default for WorldConfig {
 }
 
 #[derive(Debug, Default)]
-pub struct Coverage {
-    pub finished: u64,
-    pub aborted: u64,
-    pub failed: u64,
-    pub refused: u64,
-    pub preemptions: u64,
-    pub prefix_hit_tokens: u64,
-    pub handed_over: u64,
-    pub taken_back: u64,
+pub(crate) struct Coverage {
+    pub(crate) finished: u64,
+    pub(crate) aborted: u64,
+    pub(crate) failed: u64,
+    pub(crate) refused: u64,
+    pub(crate) preemptions: u64,
+    pub(crate) prefix_hit_tokens: u64,
+    pub(crate) handed_over: u64,
+    pub(crate) taken_back: u64,
 }
 
 impl Coverage {
-    pub fn add(&mut self, other: &Self) {
+    pub(crate) fn add(&mut self, other: &Self) {
         self.finished += other.finished;
         self.aborted += other.aborted;
         self.failed += other.failed;
@@ -65,9 +65,9 @@ struct Handoff {
     first_token: Option<OutputToken>,
 }
 
-pub struct World {
-    pub trace: Vec<String>,
-    pub coverage: Coverage,
+pub(crate) struct World {
+    pub(crate) trace: Vec<String>,
+    pub(crate) coverage: Coverage,
     rng: StdRng,
     config: WorldConfig,
     decode: Engine<SimRunner>,
@@ -79,7 +79,7 @@ pub struct World {
 }
 
 impl World {
-    pub fn new(seed: u64, config: WorldConfig) -> Self {
+    pub(crate) fn new(seed: u64, config: WorldConfig) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let scheduler = SchedulerConfig {
             max_model_len: MAX_MODEL_LEN,
@@ -108,7 +108,7 @@ impl World {
     }
 
     /// Arrivals, aborts and steps at random, then steps until all have ended.
-    pub fn run(&mut self) {
+    pub(crate) fn run(&mut self) {
         for _ in 0..60 {
             if self.rng.random_bool(0.4) {
                 self.arrive();
