@@ -7,6 +7,8 @@
 //!
 //! `cargo run --release -p baton-frontend --example sse_floor [CONNECTIONS [TOKENS [STEP_MICROSECONDS]]]`
 
+#![expect(clippy::disallowed_methods, reason = "a measurement: its tasks end with its process")]
+
 use baton_frontend::{Backend, Frontend, FrontendConfig, Health, TokenSink, TokenStream, router, serve};
 use baton_telemetry::Metrics;
 use baton_tokenizer::Tokenizer;
