@@ -94,8 +94,23 @@ fn load_side_by_side(files: &ModelFiles, format: WeightsFormat) -> anyhow::Resul
             .context("the weights cannot be loaded")?;
         bar.finish_and_clear();
         let Ok(tokenizer) = tokenizer.join() else { bail!("building the tokenizer panicked") };
-        Ok((tokenizer.context("the tokenizer cannot be built")?, weights))
+        let tokenizer = tokenizer.context("the tokenizer cannot be built")?;
+        check_vocabulary(&tokenizer, files)?;
+        Ok((tokenizer, weights))
     })
+}
+
+/// Every token that a prompt can have must have a row in the model: one without would fail the whole step it is in.
+fn check_vocabulary(tokenizer: &Tokenizer, files: &ModelFiles) -> anyhow::Result<()> {
+    let (tokens, rows) = (tokenizer.vocab_size(), files.config.vocab);
+    if tokens > rows {
+        bail!(
+            "{}: the tokenizer has {tokens} tokens, but the model only {rows} rows of embeddings: \
+             the tokenizer is of another model",
+            files.path.display()
+        );
+    }
+    Ok(())
 }
 
 /// A bar on a terminal, nothing elsewhere.

@@ -167,6 +167,7 @@ impl Choice {
             return Ok(());
         }
         match event {
+            SequenceEvent::Admitted { cached_tokens } => self.cached_tokens = Some(cached_tokens),
             SequenceEvent::PromptLogprobs(logprobs) => {
                 if let Some(echo) = self.echo.take() {
                     self.text.echo(&echo.text, prompt_entries(&echo, logprobs));

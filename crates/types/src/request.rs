@@ -20,9 +20,15 @@ pub struct GenerateRequest {
     pub deadline: Instant,
 }
 
-/// What happens to a sequence, in order: prompt log-probabilities if asked for, tokens, exactly one `Finished`.
+/// What happens to a sequence, in order: it is admitted, prompt log-probabilities if asked for, tokens, exactly one
+/// `Finished`. A sequence that ends while it waits is never admitted.
 #[derive(Clone, Debug, PartialEq)]
 pub enum SequenceEvent {
+    /// It has KV blocks for its prompt.
+    Admitted {
+        /// Prompt tokens that were found in the KV cache (`cached_len`).
+        cached_tokens: usize,
+    },
     /// Log-probabilities of the prompt's tokens from the second on, where asked for.
     PromptLogprobs(Vec<TokenLogprobs>),
     /// The next output token.

@@ -78,6 +78,7 @@ impl Stream {
                     tokens.push(token.id);
                 }
                 SequenceEvent::Finished(finish) => return finish,
+                SequenceEvent::Admitted { .. } => {}
                 SequenceEvent::PromptLogprobs(_) => panic!("nobody asked"),
             }
         }

@@ -137,6 +137,7 @@ fn collect(events: &Receiver<SequenceEvent>) -> Output {
     let mut tokens = Vec::new();
     loop {
         match events.recv_timeout(PATIENCE).expect("an event in time") {
+            SequenceEvent::Admitted { .. } => {}
             SequenceEvent::Token(token) => tokens.push(token),
             SequenceEvent::Finished(finish) => {
                 assert_eq!(finish.reason, FinishReason::Length);

@@ -71,12 +71,24 @@ fn aggregated_together_in_chunks_of_7() {
     rig.stop();
 }
 
-#[test]
-fn aggregated_together_in_a_pool_that_is_too_small() {
-    let rig = Rig::start(&demo_weights(), config(false, 512, 92));
+/// All twelve, where the longest fills the pool and the others wait for it; then the eleven shorter ones in a pool that
+/// takes their prompts but not their answers.
+fn run_in_small_pools(disaggregated: bool) -> u64 {
+    let rig = Rig::start(&demo_weights(), config(disaggregated, 512, 92));
     run(&rig, &cases());
+    rig.stop();
+    let small = RigConfig { max_model_len: 400, ..config(disaggregated, 512, 40) };
+    let rig = Rig::start(&demo_weights(), small);
+    run(&rig, &cases()[1..]);
+    let imported_bytes = rig.seen.imported_bytes.load(Ordering::Relaxed);
     assert!(rig.seen.recomputed.load(Ordering::Relaxed) > 0, "nothing was preempted");
     rig.stop();
+    imported_bytes
+}
+
+#[test]
+fn aggregated_together_in_pools_that_are_too_small() {
+    assert_eq!(run_in_small_pools(false), 0);
 }
 
 #[test]
@@ -111,10 +123,7 @@ fn disaggregated_together_in_chunks_of_512() {
 
 #[test]
 fn disaggregated_together_in_pools_that_are_too_small() {
-    let rig = Rig::start(&demo_weights(), config(true, 512, 92));
-    run(&rig, &cases());
-    assert!(rig.seen.imported_bytes.load(Ordering::Relaxed) > 0, "nothing was handed over");
-    rig.stop();
+    assert!(run_in_small_pools(true) > 0, "nothing was handed over");
 }
 
 #[test]

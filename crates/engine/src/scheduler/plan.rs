@@ -3,7 +3,7 @@
 use super::{EngineEvent, Scheduler};
 use crate::sequence::{Goal, Sequence};
 use baton_kvcache::{BlockPool, BlockTable, PoolFull};
-use baton_types::{BatchSequence, Phase, Slot, StepBatch, TokenId};
+use baton_types::{BatchSequence, Phase, SequenceEvent, Slot, StepBatch, TokenId};
 
 impl Scheduler {
     /// The next step, or `None` when nothing can be computed now.
@@ -67,7 +67,11 @@ impl Scheduler {
             self.stats.prefix_query_tokens += sequence.tokens.len() as u64;
             self.stats.prefix_hit_tokens += hit as u64;
             sequence.computed_len = hit;
-            sequence.cached_len.get_or_insert(hit.min(sequence.prompt_len));
+            if sequence.cached_len.is_none() {
+                let cached_tokens = hit.min(sequence.prompt_len);
+                sequence.cached_len = Some(cached_tokens);
+                self.emit(sequence.id, SequenceEvent::Admitted { cached_tokens });
+            }
             if self.is_for_handoff(&sequence) {
                 self.events.push(EngineEvent::Reserved(sequence.id));
                 self.parked.insert(sequence.id, sequence);

@@ -55,6 +55,7 @@ struct Request {
     tokens: Vec<TokenId>,
     prompt_len: usize,
     params: Arc<SamplingParams>,
+    admitted: bool,
     end: Option<FinishReason>,
 }
 
@@ -155,7 +156,7 @@ impl World {
         };
         match self.decode.submit(new) {
             Ok(()) => {
-                self.requests.insert(id, Request { tokens, prompt_len, params, end: None });
+                self.requests.insert(id, Request { tokens, prompt_len, params, admitted: false, end: None });
             }
             Err(refusal) => {
                 self.trace.push(format!("{id} refused: {refusal}"));
@@ -203,11 +204,20 @@ impl World {
         let request = self.requests.get_mut(&id).expect("a submitted sequence");
         assert!(request.end.is_none(), "{seed}: sequence {id}: {event:?} after its end");
         match event {
+            SequenceEvent::Admitted { cached_tokens } => {
+                assert!(!request.admitted, "{seed}: sequence {id} was admitted twice");
+                assert!(
+                    cached_tokens < request.prompt_len,
+                    "{seed}: sequence {id}: something is left to compute"
+                );
+                request.admitted = true;
+            }
             SequenceEvent::PromptLogprobs(logprobs) => {
                 assert_eq!(logprobs.len(), request.prompt_len - 1, "{seed}: sequence {id}");
                 assert_eq!(request.tokens.len(), request.prompt_len, "{seed}: before any token");
             }
             SequenceEvent::Token(token) => {
+                assert!(request.admitted, "{seed}: sequence {id} has a token before its blocks");
                 let output_len = request.tokens.len() - request.prompt_len;
                 let banned: &[TokenId] =
                     if output_len < request.params.min_tokens as usize { &[END] } else { &[] };

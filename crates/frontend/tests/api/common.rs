@@ -123,6 +123,7 @@ fn logprobs(id: u32, top: u8) -> TokenLogprobs {
 /// An engine whose model always says `text`, as far as `max_tokens` goes, all of it at once.
 pub(crate) fn say(text: &'static str) -> Behaviour {
     Box::new(move |request, sink| {
+        sink.send(SequenceEvent::Admitted { cached_tokens: 3 }).unwrap();
         if let Some(top) = request.sampling.prompt_logprobs {
             let entries = request.prompt[1..].iter().map(|id| logprobs(id.0, top)).collect();
             sink.send(SequenceEvent::PromptLogprobs(entries)).unwrap();
@@ -143,6 +144,7 @@ pub(crate) fn say(text: &'static str) -> Behaviour {
 pub(crate) fn hang_after(events: Vec<SequenceEvent>) -> Behaviour {
     let sinks = Mutex::new(Vec::new());
     Box::new(move |_, sink| {
+        sink.send(SequenceEvent::Admitted { cached_tokens: 3 }).unwrap();
         events.iter().for_each(|event| sink.send(event.clone()).unwrap());
         sinks.lock().unwrap().push(sink);
         Ok(())
