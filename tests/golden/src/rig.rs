@@ -34,7 +34,7 @@ pub struct RigConfig {
 pub struct Seen {
     /// Bytes of KV blocks written from elsewhere.
     pub imported_bytes: AtomicU64,
-    /// Sequences that computed their first token more than once on the same engine: preempted, or taken back.
+    /// Sequences that did not go on where they had stopped: preempted, and computed anew here or elsewhere.
     pub recomputed: AtomicU64,
 }
 
@@ -76,7 +76,7 @@ impl Rig {
             let runner = Watched {
                 inner: CpuRunner::new(weights.clone(), options).expect("a runner"),
                 seen: seen.clone(),
-                started: Mutex::default(),
+                next_context_len: Mutex::default(),
             };
             let scheduler = SchedulerConfig {
                 max_model_len: config.max_model_len,
@@ -152,8 +152,8 @@ fn collect(events: &Receiver<SequenceEvent>) -> Output {
 struct Watched {
     inner: CpuRunner,
     seen: Arc<Seen>,
-    /// By sequence: how much context its last part had.
-    started: Mutex<HashMap<u64, usize>>,
+    /// By sequence: where its next part begins, unless it loses its blocks.
+    next_context_len: Mutex<HashMap<u64, usize>>,
 }
 
 impl ModelRunner for Watched {
@@ -162,10 +162,10 @@ impl ModelRunner for Watched {
     }
 
     fn execute(&mut self, batch: &StepBatch) -> Result<Sampled, RunnerError> {
-        let mut started = self.started.lock().expect("no panic here");
+        let mut started = self.next_context_len.lock().expect("no panic here");
         for part in &batch.sequences {
-            let before = started.insert(part.id.0, part.context_len);
-            if before.is_some_and(|context_len| context_len >= part.context_len) {
+            let next = started.insert(part.id.0, part.context_len + part.tokens.len());
+            if next.is_some_and(|context_len| context_len != part.context_len) {
                 self.seen.recomputed.fetch_add(1, Ordering::Relaxed);
             }
         }

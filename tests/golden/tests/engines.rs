@@ -32,9 +32,13 @@ fn cases() -> Vec<Chat> {
 }
 
 fn run(rig: &Rig, cases: &[Chat]) -> Vec<Output> {
-    let prompts: Vec<_> =
-        cases.iter().map(|case| (data::token_ids(&case.prompt_ids), case.safe_len.max(1))).collect();
-    let outputs = rig.run(&prompts);
+    run_for(rig, cases, 1)
+}
+
+/// At least `output_len` tokens each, of which those are compared that have a reference.
+fn run_for(rig: &Rig, cases: &[Chat], output_len: usize) -> Vec<Output> {
+    let prompt = |case: &Chat| (data::token_ids(&case.prompt_ids), case.safe_len.max(output_len));
+    let outputs = rig.run(&cases.iter().map(prompt).collect::<Vec<_>>());
     for (case, output) in cases.iter().zip(&outputs) {
         check(case, output);
     }
@@ -79,7 +83,7 @@ fn run_in_small_pools(disaggregated: bool) -> u64 {
     rig.stop();
     let small = RigConfig { max_model_len: 400, ..config(disaggregated, 512, 40) };
     let rig = Rig::start(&demo_weights(), small);
-    run(&rig, &cases()[1..]);
+    run_for(&rig, &cases()[1..], 64);
     let imported_bytes = rig.seen.imported_bytes.load(Ordering::Relaxed);
     assert!(rig.seen.recomputed.load(Ordering::Relaxed) > 0, "nothing was preempted");
     rig.stop();
