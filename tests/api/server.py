@@ -28,8 +28,8 @@ STOP_MAX = 90
 class Server:
     """`baton serve` on a free port of this machine."""
 
-    def __init__(self, *options: str):
-        command = [str(BINARY), "serve", "--model", str(MODEL), "--served-model-name", NAME, "--port", "0", *options]
+    def __init__(self, *options: str, model: Path = MODEL):
+        command = [str(BINARY), "serve", "--model", str(model), "--served-model-name", NAME, "--port", "0", *options]
         # Settings of whoever runs the tests are none of theirs.
         environment = {key: value for key, value in os.environ.items() if not key.startswith("BATON_")}
         self.log = tempfile.TemporaryFile()

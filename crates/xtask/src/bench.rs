@@ -12,11 +12,16 @@ struct Scenario {
     run: fn(&Path, &[String]) -> anyhow::Result<()>,
 }
 
-const SCENARIOS: [Scenario; 2] = [
+const SCENARIOS: [Scenario; 3] = [
     Scenario {
         name: "kernels",
         question: "how far is each CPU kernel from the machine's peak?",
         run: kernels,
+    },
+    Scenario {
+        name: "http",
+        question: "what does the HTTP side cost a token, beside a server that does nothing else?",
+        run: http,
     },
     Scenario {
         name: "serving",
@@ -29,25 +34,35 @@ const SCENARIOS: [Scenario; 2] = [
 const BUILD_MAX: Duration = Duration::from_secs(45 * 60);
 const RUN_MAX: Duration = Duration::from_secs(60 * 60);
 
-/// Runs one scenario with options of its own, or lists them.
+/// Runs one scenario with options of its own, or all of them.
 ///
 /// # Errors
-/// If there is no such scenario, or it fails.
+/// If there is no such scenario, or one fails.
 pub(crate) fn run(root: &Path, name: Option<&str>, options: &[String]) -> anyhow::Result<()> {
-    let Some(name) = name else {
-        for scenario in &SCENARIOS {
-            println!("{:<10} {}", scenario.name, scenario.question);
-        }
-        return Ok(());
-    };
-    match SCENARIOS.iter().find(|scenario| scenario.name == name) {
-        Some(scenario) => (scenario.run)(root, options),
-        None => bail!("there is no scenario {name}; `cargo xtask bench` lists them"),
+    let wanted: Vec<_> =
+        SCENARIOS.iter().filter(|scenario| name.is_none_or(|name| name == scenario.name)).collect();
+    if wanted.is_empty() {
+        let names = SCENARIOS.map(|scenario| scenario.name).join(", ");
+        bail!("there is no scenario {}; there are {names}", name.unwrap_or_default());
     }
+    for scenario in wanted {
+        println!("=== {}: {}", scenario.name, scenario.question);
+        (scenario.run)(root, options)?;
+    }
+    Ok(())
+}
+
+/// Both servers of the example get the same clients.
+fn http(root: &Path, options: &[String]) -> anyhow::Result<()> {
+    let mut bench = Command::new("cargo");
+    bench.args(["run", "--release", "--package", "baton-frontend", "--example", "sse_floor", "--"]);
+    steps::run(bench.args(options).current_dir(root), BUILD_MAX + RUN_MAX)
 }
 
 fn kernels(root: &Path, options: &[String]) -> anyhow::Result<()> {
     let mut bench = Command::new("cargo");
+    let floors = ["--floors".to_owned()];
+    let options = if options.is_empty() { &floors } else { options };
     bench.args(["bench", "--package", "baton-kernels", "--"]).args(options).current_dir(root);
     steps::run(&mut bench, BUILD_MAX + RUN_MAX)
 }

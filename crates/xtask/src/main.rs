@@ -27,9 +27,9 @@ enum Task {
     },
     /// Put the Python environment and the demo model under target/, where the tests look for them.
     TestDeps,
-    /// Measure; without a scenario, list them.
+    /// Measure, each figure beside a peer or a floor. Minutes, on a machine that does nothing else.
     Bench {
-        /// Which scenario.
+        /// Which scenario: kernels, http or serving. Default: all.
         scenario: Option<String>,
         /// Passed on to it, e.g. `cargo xtask bench serving -- --rounds 3`.
         #[arg(last = true)]
