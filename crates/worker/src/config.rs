@@ -16,6 +16,9 @@ pub struct WorkerConfig {
     pub handoff: HandoffConfig,
 }
 
+/// Longest that a step may last: 512 tokens of a model of 8 billion weights take some 15 s on two slow cores.
+const STEP_STALL: Duration = Duration::from_secs(120);
+
 impl WorkerConfig {
     /// Defaults around a salt.
     pub fn new(salt: Salt) -> Self {
@@ -32,8 +35,8 @@ impl WorkerConfig {
 #[derive(Clone, Copy, Debug)]
 pub struct HandoffConfig {
     /// The decode side takes a handoff back after this long without a block or a sign of life from the prefill side,
-    /// which gives one at least four times in that span while the handoff waits its turn. So the limit does not depend
-    /// on how long the queue is.
+    /// which gives one between steps, four times in that span, while the handoff waits its turn. So the limit does not
+    /// depend on how long the queue is, only on how long a step may last. A thread that broke is noticed at once.
     pub stall: Duration,
     /// Most bytes in one piece, but at least one block. 4 MiB: large enough that a piece's cost is its copy, small
     /// enough that a decode step is delayed by milliseconds.
@@ -44,6 +47,6 @@ pub struct HandoffConfig {
 
 impl Default for HandoffConfig {
     fn default() -> Self {
-        Self { stall: Duration::from_secs(30), piece_bytes_max: 4 << 20, pieces_in_flight_max: 4 }
+        Self { stall: STEP_STALL, piece_bytes_max: 4 << 20, pieces_in_flight_max: 4 }
     }
 }
