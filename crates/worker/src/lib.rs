@@ -15,6 +15,7 @@ mod decode;
 mod gauges;
 mod handoff;
 mod health;
+mod inbox;
 mod prefill;
 mod request;
 

@@ -5,12 +5,13 @@ use crate::decode::ToDecode;
 use crate::gauges::EngineGauges;
 use crate::handoff::{FromPrefill, Piece, PrefillNews, PrefillRequest, ToPrefill};
 use crate::health::WorkerHealth;
+use crate::inbox;
 use baton_engine::{Engine, EngineEvent, Goal, NewSequence};
 use baton_types::{FinishReason, HandoffId, ModelRunner, OutputToken, SequenceEvent, SequenceId};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tracing::{debug, error, warn};
@@ -129,9 +130,9 @@ impl<R: ModelRunner> PrefillLoop<R> {
     fn run(mut self) {
         let mut idle = true;
         while !self.stop.load(Ordering::Acquire) {
-            if !self.receive(idle) {
-                return;
-            }
+            let patience = idle.then(|| IDLE_WAIT.min(self.config.stall / 4));
+            let Some(messages) = inbox::take(&self.inbox, patience) else { return };
+            messages.into_iter().for_each(|message| self.on_message(message));
             self.expire();
             let began = Instant::now();
             self.health.step_begins();
@@ -144,22 +145,6 @@ impl<R: ModelRunner> PrefillLoop<R> {
         for id in self.handoffs.keys().copied().collect::<Vec<_>>() {
             self.fail(id, "the prefill worker is shutting down");
         }
-    }
-
-    /// Takes everything in the inbox, waiting for the first message if there is nothing else to do. False: nobody can
-    /// send any more.
-    fn receive(&mut self, idle: bool) -> bool {
-        if idle {
-            match self.inbox.recv_timeout(IDLE_WAIT.min(self.config.stall / 4)) {
-                Ok(message) => self.on_message(message),
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return false,
-            }
-        }
-        while let Ok(message) = self.inbox.try_recv() {
-            self.on_message(message);
-        }
-        true
     }
 
     fn on_message(&mut self, message: ToPrefill) {

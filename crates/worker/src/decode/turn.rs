@@ -3,13 +3,14 @@
 use super::handoffs::{Handoffs, Outcome};
 use super::{Shared, ToDecode};
 use crate::gauges::EngineGauges;
+use crate::inbox;
 use crate::request::{LiveRequest, NewRequest};
 use baton_engine::{Engine, EngineEvent};
 use baton_types::{Finish, FinishReason, ModelRunner, SequenceEvent, SequenceId};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 use tracing::debug;
 
@@ -29,9 +30,8 @@ impl<R: ModelRunner> DecodeLoop<R> {
     pub(super) fn run(mut self) {
         let mut idle = true;
         while !self.shared.stop.load(Ordering::Acquire) {
-            if !self.receive(idle) {
-                break;
-            }
+            let Some(messages) = inbox::take(&self.inbox, idle.then_some(IDLE_WAIT)) else { break };
+            messages.into_iter().for_each(|message| self.on_message(message));
             self.end_cancelled_and_expired();
             self.handoffs.take_back_stalled(&mut self.engine);
             let began = Instant::now();
@@ -43,22 +43,6 @@ impl<R: ModelRunner> DecodeLoop<R> {
             events.into_iter().for_each(|event| self.on_event(event));
         }
         self.end_all();
-    }
-
-    /// Takes everything in the inbox, waiting for the first message if there is nothing else to do. False: nobody can
-    /// send any more.
-    fn receive(&mut self, idle: bool) -> bool {
-        if idle {
-            match self.inbox.recv_timeout(IDLE_WAIT) {
-                Ok(message) => self.on_message(message),
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return false,
-            }
-        }
-        while let Ok(message) = self.inbox.try_recv() {
-            self.on_message(message);
-        }
-        true
     }
 
     fn on_message(&mut self, message: ToDecode) {
