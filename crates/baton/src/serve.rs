@@ -149,7 +149,9 @@ async fn self_test(backend: &LocalBackend) -> anyhow::Result<()> {
 fn announce(listener: &TcpListener, args: &ServeArgs, model: &str) -> anyhow::Result<()> {
     let address = listener.local_addr().context("no address")?;
     let model = args.served_model_name.first().map_or(model, String::as_str);
-    let port = if address.port() == 8000 { String::new() } else { format!(" --url http://{address}") };
+    let url = if address.port() == 8000 { String::new() } else { format!(" --url http://{address}") };
+    // As it was called: it may not be on the path.
+    let program = std::env::args().next().unwrap_or_else(|| "baton".into());
     println!("listening on http://{address}");
     println!();
     println!("  curl http://{address}/v1/chat/completions -H 'content-type: application/json' \\");
@@ -157,7 +159,7 @@ fn announce(listener: &TcpListener, args: &ServeArgs, model: &str) -> anyhow::Re
         "    -d '{{\"model\": \"{model}\", \"messages\": [{{\"role\": \"user\", \"content\": \"Hello!\"}}]}}'"
     );
     println!();
-    println!("  talk to it:   baton chat{port}");
+    println!("  talk to it:   {program} chat{url}");
     println!("  metrics:      http://{address}/metrics");
     Ok(())
 }
