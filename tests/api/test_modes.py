@@ -116,3 +116,13 @@ def test_a_port_in_use_and_a_missing_model_are_said_plainly(server):
     ):
         done = subprocess.run([BINARY, "serve", *options], capture_output=True, text=True, timeout=60)
         assert done.returncode == 1 and expected in done.stderr, done.stderr
+
+
+def test_the_kernels_tier_can_be_named(server):
+    portable = Server("--cpu-tier", "portable")
+    try:
+        ask = {"model": NAME, "prompt": "The capital of France is", "temperature": 0, "max_tokens": 2}
+        texts = [each.client().completions.create(**ask).choices[0].text for each in (portable, server)]
+        assert texts[0] == texts[1], "the tiers differ in last bits only"
+    finally:
+        portable.stop()

@@ -2,6 +2,7 @@
 
 use crate::chat::ChatArgs;
 use crate::pull::PullArgs;
+use baton_kernels::cpu::Tier;
 use baton_model::WeightsFormat;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::net::IpAddr;
@@ -89,6 +90,11 @@ pub(crate) struct ServeArgs {
     /// Threads of each engine. Default: one a core.
     #[arg(long, env = "BATON_THREADS", value_parser = positive, help_heading = "Engine")]
     pub(crate) threads: Option<usize>,
+
+    /// Instructions that the CPU kernels use: avx512, avx2 or portable. Default: the best that this machine has. Sums
+    /// differ in their last bits between them: name one where several kinds of machines must agree.
+    #[arg(long, env = "BATON_CPU_TIER", help_heading = "Engine")]
+    pub(crate) cpu_tier: Option<Tier>,
 
     /// Log level, e.g. `info`, `debug` or `info,baton_worker=debug`.
     #[arg(long, env = "BATON_LOG", default_value = "info", help_heading = "Logs")]

@@ -5,6 +5,7 @@ use crate::memory::default_kv_blocks;
 use anyhow::{Context, bail};
 use baton_engine::{Engine, SchedulerConfig};
 use baton_frontend::SamplingDefaults;
+use baton_kernels::cpu::Tier;
 use baton_model::{CpuRunner, CpuRunnerOptions, ModelFiles, Weights, WeightsFormat, kv_bytes_per_token};
 use baton_tokenizer::Tokenizer;
 use baton_types::{KvLayout, ModelRunner, Salt, TokenId};
@@ -30,6 +31,9 @@ pub(crate) struct Serving {
 /// as that takes.
 pub(crate) fn load(args: &ServeArgs, path: &Path) -> anyhow::Result<Serving> {
     let began = Instant::now();
+    if let Some(tier) = args.cpu_tier {
+        tier.choose()?;
+    }
     let files = baton_model::open(path).context("the model cannot be opened")?;
     info!(
         model = files.name,
@@ -157,6 +161,7 @@ fn start_engines(
     info!(
         mode = ?args.mode,
         threads,
+        cpu_tier = %Tier::current(),
         kv_blocks = num_blocks,
         kv_tokens = num_blocks * args.block_size,
         kv_mib = (num_blocks * bytes_per_block) >> 20,

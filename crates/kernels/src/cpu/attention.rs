@@ -50,7 +50,7 @@ pub fn paged_attention(
     scale: f32,
     out: &mut [f32],
 ) -> Result<(), ShapeError> {
-    paged_attention_on(Tier::detected(), kv, layer, queries, sequences, heads, scale, out)
+    paged_attention_on(Tier::current(), kv, layer, queries, sequences, heads, scale, out)
 }
 
 /// [`paged_attention`] with the instructions of `tier`.

@@ -16,7 +16,7 @@ const ELEMENTS_A_TASK: usize = 16 * 1024;
 /// # Panics
 /// If the lengths do not fit.
 pub fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
-    rms_norm_on(Tier::detected(), x, weight, eps, out);
+    rms_norm_on(Tier::current(), x, weight, eps, out);
 }
 
 /// [`rms_norm`] with the instructions of `tier`.
@@ -39,7 +39,7 @@ pub fn rms_norm_on(tier: Tier, x: &[f32], weight: &[f32], eps: f32, out: &mut [f
 /// # Panics
 /// If the lengths do not fit.
 pub fn add_rms_norm(x: &[f32], residual: &mut [f32], weight: &[f32], eps: f32, out: &mut [f32]) {
-    add_rms_norm_on(Tier::detected(), x, residual, weight, eps, out);
+    add_rms_norm_on(Tier::current(), x, residual, weight, eps, out);
 }
 
 /// [`add_rms_norm`] with the instructions of `tier`.
@@ -73,7 +73,7 @@ pub fn add_rms_norm_on(
 /// # Panics
 /// If the lengths do not fit.
 pub fn silu_mul(gate_up: &[f32], ffn: usize, out: &mut [f32]) {
-    silu_mul_on(Tier::detected(), gate_up, ffn, out);
+    silu_mul_on(Tier::current(), gate_up, ffn, out);
 }
 
 /// [`silu_mul`] with the instructions of `tier`.

@@ -215,7 +215,7 @@ impl PackedMatrix {
     /// # Errors
     /// [`ShapeError`] if a buffer's length is wrong.
     pub fn matmul(&self, x: &[f32], rows: usize, out: &mut [f32]) -> Result<(), ShapeError> {
-        self.matmul_on(Tier::detected(), x, rows, out)
+        self.matmul_on(Tier::current(), x, rows, out)
     }
 
     /// [`matmul`](Self::matmul) with the instructions of `tier`.

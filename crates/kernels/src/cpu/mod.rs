@@ -41,7 +41,7 @@ pub use matrix::{MatrixFormat, PackedMatrix};
 pub use paged_kv::{KvShape, PagedKv};
 pub use rope::{RopePairs, RopeRotation, RopeTable, rope_in_place};
 pub use sampling::{SampleScratch, log_softmax_top, sample};
-pub use tier::Tier;
+pub use tier::{Tier, TierError};
 
 use thiserror::Error;
 

@@ -136,7 +136,7 @@ fn penalise(logits: &mut [f32], params: &SamplingParams, history: &TokenHistory,
 
 /// The most likely token, the lowest id of equals.
 fn argmax(logits: &[f32]) -> TokenId {
-    let max = Tier::detected().run(MaxOf(logits));
+    let max = Tier::current().run(MaxOf(logits));
     TokenId(logits.iter().position(|logit| *logit == max).unwrap_or(0) as u32)
 }
 
@@ -163,8 +163,8 @@ fn draw(logits: &[f32], params: &SamplingParams, uniform: f64, kept: &mut Vec<Ca
 
 /// `e^((logit - largest) / temperature)` of each logit: 1 for the most likely, 0 below e^-87.
 fn weigh(logits: &[f32], temperature: f32, weights: &mut [f32]) -> f32 {
-    let max = Tier::detected().run(MaxOf(logits));
-    Tier::detected().run(Weights { logits, max, temperature, out: weights });
+    let max = Tier::current().run(MaxOf(logits));
+    Tier::current().run(Weights { logits, max, temperature, out: weights });
     max
 }
 

@@ -3,7 +3,10 @@
 #[cfg(target_arch = "x86_64")]
 use crate::cpu::simd::{Avx2, Avx512};
 use crate::cpu::simd::{Portable, Simd};
+use std::fmt;
+use std::str::FromStr;
 use std::sync::OnceLock;
+use thiserror::Error;
 
 /// A set of instructions that kernels are compiled for. Results may differ between tiers in the last bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -17,7 +20,51 @@ pub enum Tier {
     Avx512,
 }
 
+/// The tier that kernels run on when nobody names one. Set once, by [`Tier::choose`] or by the first kernel.
+static CURRENT: OnceLock<Tier> = OnceLock::new();
+
+/// Why a tier cannot be had.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+pub enum TierError {
+    /// Choose one that this machine has.
+    #[error("this machine does not run {wanted} kernels; the best it runs is {best}")]
+    Unsupported {
+        /// The tier asked for.
+        wanted: Tier,
+        /// The best one here.
+        best: Tier,
+    },
+    /// Choose before the first kernel runs.
+    #[error("kernels run on {current} already; the tier is chosen before the first of them")]
+    InUse {
+        /// The tier in use.
+        current: Tier,
+    },
+    /// Not a tier's name.
+    #[error("not a tier of CPU kernels; expected avx512, avx2 or portable")]
+    Unknown,
+}
+
 impl Tier {
+    /// The tier of all kernels that are not told one: the chosen one, otherwise the best that this machine runs.
+    pub fn current() -> Self {
+        *CURRENT.get_or_init(Self::detected)
+    }
+
+    /// Makes all kernels of this process run on this tier, so that machines of several kinds compute the same bits.
+    ///
+    /// # Errors
+    /// [`TierError`]: this machine lacks it, or kernels have run on another one.
+    pub fn choose(self) -> Result<(), TierError> {
+        if !self.is_supported() {
+            return Err(TierError::Unsupported { wanted: self, best: Self::detected() });
+        }
+        match *CURRENT.get_or_init(|| self) {
+            current if current == self => Ok(()),
+            current => Err(TierError::InUse { current }),
+        }
+    }
+
     /// The best tier that this machine runs.
     pub fn detected() -> Self {
         static DETECTED: OnceLock<Tier> = OnceLock::new();
@@ -87,6 +134,27 @@ impl Tier {
             #[cfg(not(target_arch = "x86_64"))]
             _ => unreachable!("no other tier is supported here"),
         }
+    }
+}
+
+impl fmt::Display for Tier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Portable => "portable",
+            Self::Avx2 => "avx2",
+            Self::Avx512 => "avx512",
+        })
+    }
+}
+
+impl FromStr for Tier {
+    type Err = TierError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        [Self::Portable, Self::Avx2, Self::Avx512]
+            .into_iter()
+            .find(|tier| tier.to_string() == text)
+            .ok_or(TierError::Unknown)
     }
 }
 
