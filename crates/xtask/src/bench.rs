@@ -63,7 +63,10 @@ fn kernels(root: &Path, options: &[String]) -> anyhow::Result<()> {
     let mut bench = Command::new("cargo");
     let floors = ["--floors".to_owned()];
     let options = if options.is_empty() { &floors } else { options };
-    bench.args(["bench", "--package", "baton-kernels", "--"]).args(options).current_dir(root);
+    bench
+        .args(["bench", "--package", "baton-kernels", "--bench", "kernels", "--"])
+        .args(options)
+        .current_dir(root);
     steps::run(&mut bench, BUILD_MAX + RUN_MAX)
 }
 
