@@ -23,6 +23,7 @@ pub(crate) fn run(args: &PullArgs) -> anyhow::Result<()> {
 }
 
 /// The path of the model called `name`, fetched if need be.
+#[expect(clippy::disallowed_methods, reason = "the program is where the environment is read")]
 pub(crate) async fn resolve(name: &str) -> anyhow::Result<PathBuf> {
     let options = HubOptions::from_env(|key| std::env::var(key).ok());
     let path = baton_hub::resolve(name, &options, &*progress::on_stderr()).await?;

@@ -1,6 +1,7 @@
 //! The state that all requests share.
 
 use crate::backend::Backend;
+use crate::clock::unix_secs;
 use crate::config::FrontendConfig;
 use crate::openai::ApiError;
 use baton_telemetry::{FrontendMetrics, Metrics};
@@ -8,7 +9,6 @@ use baton_tokenizer::Tokenizer;
 use baton_types::AdmitError;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// A frontend: one model's tokenizer, the engines behind it, and the limits at the door. Cheap to clone.
@@ -47,9 +47,7 @@ impl Frontend {
             metrics: FrontendMetrics::new(),
             scrape: metrics,
             draining: AtomicBool::new(false),
-            started_unix_secs: SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .map_or(0, |elapsed| elapsed.as_secs()),
+            started_unix_secs: unix_secs(),
         };
         Self { shared: Arc::new(shared) }
     }

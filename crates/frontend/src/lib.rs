@@ -8,6 +8,7 @@
 pub mod backend;
 mod body;
 mod choice_text;
+mod clock;
 mod config;
 mod frontend;
 mod generation;

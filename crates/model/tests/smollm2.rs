@@ -22,6 +22,7 @@ const MEAN_SHIFT: f32 = 0.02;
 
 static EXACT: LazyLock<Arc<Weights>> = LazyLock::new(|| load(&model_path(), WeightsFormat::F32));
 
+#[expect(clippy::disallowed_methods, reason = "how a test is told of another model")]
 fn model_path() -> PathBuf {
     let default =
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/models/SmolLM2-135M-Instruct.Q4_1.gguf");

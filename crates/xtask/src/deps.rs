@@ -48,6 +48,7 @@ pub(crate) fn environment(root: &Path) -> Vec<(String, OsString)> {
 }
 
 /// A model of the caller's own choice, or the demo model.
+#[expect(clippy::disallowed_methods, reason = "a task of the repository is a program too")]
 pub(crate) fn model(root: &Path) -> PathBuf {
     std::env::var_os("BATON_TEST_MODEL").map_or_else(|| root.join("target/models").join(MODEL), PathBuf::from)
 }

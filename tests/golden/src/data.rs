@@ -77,6 +77,7 @@ pub fn token_ids(ids: &[u32]) -> Vec<TokenId> {
 ///
 /// # Panics
 /// If it is not there.
+#[expect(clippy::disallowed_methods, reason = "how a test is told of another model")]
 pub fn demo_model() -> PathBuf {
     let placed = directory().join("../../target/models/SmolLM2-135M-Instruct.Q4_1.gguf");
     let path = std::env::var_os("BATON_TEST_MODEL").map_or(placed, PathBuf::from);

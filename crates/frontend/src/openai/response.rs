@@ -4,11 +4,11 @@
 use super::logprobs::{push_chat_logprobs, push_completion_logprobs};
 use super::options::StreamOptions;
 use crate::choice_text::{Delta, Ending};
+use crate::clock::unix_secs;
 use crate::identity::random_id;
 use crate::json::{push_json_string, push_number, push_str};
 use baton_tokenizer::Tokenizer;
 use bytes::BytesMut;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Which of the two kinds of response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +52,7 @@ impl ResponseWriter {
             (Shape::Chat, None) => ("chatcmpl", "chat.completion"),
             (Shape::Completion, _) => ("cmpl", "text_completion"),
         };
-        let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs());
+        let created = unix_secs();
         let mut head = BytesMut::new();
         push_str(&mut head, &format!("{{\"id\":\"{id_prefix}-{}\",\"object\":\"{object}\"", random_id()));
         push_str(&mut head, &format!(",\"created\":{created},\"model\":"));

@@ -41,6 +41,7 @@ impl std::error::Error for Raised {}
 ///
 /// # Errors
 /// [`TemplateError::Broken`] if one does not parse.
+#[expect(clippy::disallowed_methods, reason = "`strftime_now` is what templates call for today's date")]
 pub(super) fn build(sources: &TemplateSources) -> Result<Environment<'static>, TemplateError> {
     let mut environment = Environment::new();
     environment.set_trim_blocks(true);

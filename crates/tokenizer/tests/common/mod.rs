@@ -27,6 +27,7 @@ pub(crate) fn numbers(ids: &[TokenId]) -> Vec<u32> {
 }
 
 /// The tokenizer keys of the demo model's file.
+#[expect(clippy::disallowed_methods, reason = "how a test is told of another model")]
 pub(crate) fn demo_gguf() -> GgufTokenizer {
     let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/models/SmolLM2-135M-Instruct.Q4_1.gguf");
     let path = std::env::var_os("BATON_TEST_MODEL").map_or_else(|| PathBuf::from(default), PathBuf::from);
@@ -136,6 +137,7 @@ impl Random {
 }
 
 /// A fresh seed, printed so that a failure can be repeated with `BATON_TEST_SEED`.
+#[expect(clippy::disallowed_methods, reason = "how a test is told to repeat a seed")]
 pub(crate) fn seed() -> u64 {
     let now = || std::time::UNIX_EPOCH.elapsed().map_or(1, |time| time.as_nanos() as u64);
     let seed = std::env::var("BATON_TEST_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(now);
