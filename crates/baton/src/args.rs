@@ -36,8 +36,8 @@ pub(crate) struct ServeArgs {
     /// Names that requests may ask for; the first one is reported. Default: the model's own name.
     #[arg(long, env = "BATON_SERVED_MODEL_NAME", value_delimiter = ',', help_heading = "Model")]
     pub(crate) served_model_name: Vec<String>,
-    /// How weights are kept and computed: auto (per phase, whatever is fastest here), f32, bf16, q8_0, or file (as in
-    /// the file).
+    /// How weights are kept: auto (4 or 8 bits as in the file, otherwise q8_0: the fastest here), f32 (the reference),
+    /// bf16, q8_0, or file (as in the file wherever a kernel reads it).
     #[arg(long, env = "BATON_WEIGHTS", default_value = "auto", help_heading = "Model")]
     pub(crate) weights: WeightsFormat,
     /// Most tokens of a sequence, prompt and output together. Default: what the model was made for.
