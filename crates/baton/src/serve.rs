@@ -22,6 +22,9 @@ const SELF_TEST_TIMEOUT: Duration = Duration::from_secs(120);
 /// After the last token: how long responses may take to reach their clients.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long the engines may take to end the step under way, when nobody waits for it any more.
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 1024;
 
@@ -36,7 +39,10 @@ pub(crate) fn run(args: Box<ServeArgs>) -> anyhow::Result<()> {
     let metrics = Metrics::install()?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no event loop")?;
-    runtime.block_on(serve(args, metrics))
+    let result = runtime.block_on(serve(args, metrics));
+    // A load that was interrupted, or an engine that is stuck, must not keep the process.
+    runtime.shutdown_background();
+    result
 }
 
 async fn serve(args: Box<ServeArgs>, metrics: Metrics) -> anyhow::Result<()> {
@@ -45,15 +51,11 @@ async fn serve(args: Box<ServeArgs>, metrics: Metrics) -> anyhow::Result<()> {
     let address = SocketAddr::new(args.host, args.port);
     let socket = reserve(address)?;
     let mut shutdown = Shutdown::listen()?;
-    let (args, serving) = tokio::select! {
-        loaded = fetch_and_load(args) => loaded?,
+    let (args, serving, backend) = tokio::select! {
+        started = start(args) => started?,
         () = shutdown.requested() => bail!("stopped while loading"),
     };
     let decode = serving.decode.clone();
-    let prefill_health = serving.prefill.as_ref().map(|prefill| prefill.health());
-    let backend = LocalBackend { decode: decode.clone(), prefill: prefill_health };
-    self_test(&backend).await.context("the model's first token failed")?;
-
     let config = frontend_config(&args, &serving);
     let frontend = Frontend::new(config, serving.tokenizer, Arc::new(backend), metrics);
     let listener = socket.listen(BACKLOG).context("cannot listen")?;
@@ -87,6 +89,18 @@ async fn drain_when_asked(
         }
         () = shutdown.requested() => warn!("asked to stop again: not waiting any longer"),
     }
+}
+
+/// A model that has computed a token, with everything around it.
+async fn start(args: Box<ServeArgs>) -> anyhow::Result<(Box<ServeArgs>, Serving, LocalBackend)> {
+    let (args, serving) = fetch_and_load(args).await?;
+    let prefill = serving.prefill.as_ref().map(PrefillWorker::health);
+    let backend = LocalBackend { decode: serving.decode.clone(), prefill };
+    match tokio::time::timeout(SELF_TEST_TIMEOUT, self_test(&backend)).await {
+        Ok(tested) => tested.context("the model's first token failed")?,
+        Err(_) => bail!("the model's first token took more than {} s", SELF_TEST_TIMEOUT.as_secs()),
+    }
+    Ok((args, serving, backend))
 }
 
 async fn fetch_and_load(args: Box<ServeArgs>) -> anyhow::Result<(Box<ServeArgs>, Serving)> {
@@ -167,20 +181,19 @@ fn announce(listener: &TcpListener, args: &ServeArgs, model: &str) -> anyhow::Re
 /// The engines' end: those who pull first, then those who are pulled from.
 async fn stop(decode: &Arc<DecodeWorker>, prefill: Option<PrefillWorker>) -> anyhow::Result<()> {
     let decode = decode.clone();
-    let all_ended = tokio::task::spawn_blocking(move || {
+    let stopping = tokio::task::spawn_blocking(move || {
         // The HTTP side waited for its responses already; what is left has no reader.
         let all_ended = decode.stop(Instant::now());
         if let Some(prefill) = prefill {
             prefill.stop();
         }
         all_ended
-    })
-    .await
-    .context("stopping the engines panicked")?;
-    if all_ended {
-        info!("stopped");
-    } else {
-        warn!("stopped; some requests were cut off");
+    });
+    match tokio::time::timeout(STOP_TIMEOUT, stopping).await {
+        Ok(Ok(true)) => info!("stopped"),
+        Ok(Ok(false)) => warn!("stopped; some requests were cut off"),
+        Ok(Err(panic)) => return Err(panic).context("stopping the engines panicked"),
+        Err(_) => warn!(seconds = STOP_TIMEOUT.as_secs(), "stopped; an engine did not end its step in time"),
     }
     Ok(())
 }

@@ -57,7 +57,7 @@ pub const HANDOFF_DURATION: &str = "baton_handoff_duration_seconds";
 pub const HANDOFF_BYTES: &str = "baton_handoff_bytes_total";
 
 /// Values of `role`.
-pub const ROLES: [&str; 2] = ["prefill", "decode"];
+pub const ROLES: [&str; 3] = ["prefill", "decode", "aggregated"];
 /// Values of `phase`.
 pub const PHASES: [&str; 2] = ["prefill", "decode"];
 /// Values of a handoff's `outcome`.
@@ -187,9 +187,9 @@ pub const ALL: &[Metric] = &[
     metric(HANDOFFS, Kind::Counter, Unit::Count, "Handoffs that are over, by outcome."),
     metric(
         HANDOFF_DURATION,
-        BY_TOKEN,
+        BY_REQUEST,
         Unit::Seconds,
-        "Time from the end of a prefill to the sequence's being resumed.",
+        "Time from reserving blocks to resuming the sequence with its first token: queue, prefill, transfer.",
     ),
     metric(HANDOFF_BYTES, Kind::Counter, Unit::Bytes, "KV block bytes moved in handoffs."),
 ];

@@ -46,6 +46,8 @@ pub struct DecodeWorker {
 pub(crate) struct Shared {
     pub(crate) health: Arc<WorkerHealth>,
     pub(crate) stop: AtomicBool,
+    /// A wake-up lies in the inbox.
+    pub(crate) wake_pending: AtomicBool,
     draining: AtomicBool,
     /// Requests taken and not ended.
     live: Mutex<usize>,
@@ -70,15 +72,17 @@ impl DecodeWorker {
         prefill: Option<PrefillHandle>,
     ) -> std::io::Result<Self> {
         let limits = engine.scheduler().config();
-        // Room for every request and every piece that may be on its way, so that sending never has to wait.
-        let capacity =
-            config.requests_max + limits.handoffs_max * (config.handoff.pieces_in_flight_max + 4) + 16;
+        // Room for every request, and for all that may be on its way of every handoff: pieces, signs of life during the
+        // longest step, the first token or a failure. So sending never has to wait.
+        let news_max = config.handoff.pieces_in_flight_max + 8;
+        let capacity = config.requests_max + limits.handoffs_max * news_max + 16;
         let max_model_len = limits.max_model_len;
         let (inbox, receiver) = sync_channel(capacity);
         let health = Arc::new(WorkerHealth::new(config.step_stall));
         let shared = Arc::new(Shared {
             health: health.clone(),
             stop: AtomicBool::new(false),
+            wake_pending: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             live: Mutex::new(0),
             live_changed: Condvar::new(),
@@ -95,10 +99,14 @@ impl DecodeWorker {
         let thread = std::thread::Builder::new().name("baton-decode".into()).spawn(move || {
             crate::health::run_guarded("baton-decode", &health, move || state.run());
         })?;
-        let waker = inbox.clone();
+        let (waker, woken) = (inbox.clone(), shared.clone());
         Ok(Self {
+            // One in the inbox is enough, however many requests are called off during one step.
             wake: Arc::new(move || {
-                let _ = waker.try_send(ToDecode::Wake); // full: it is awake
+                let first = !woken.wake_pending.swap(true, Ordering::AcqRel);
+                if first && waker.try_send(ToDecode::Wake).is_err() {
+                    woken.wake_pending.store(false, Ordering::Release); // full: it is awake
+                }
             }),
             inbox,
             shared,
@@ -183,12 +191,16 @@ impl DecodeWorker {
     pub fn stop(&self, deadline: Instant) -> bool {
         self.drain();
         let all_ended = self.wait_until_idle(deadline);
-        self.shared.stop.store(true, Ordering::Release);
-        (self.wake)();
+        self.tell_to_stop();
         if let Some(thread) = self.thread.lock().take() {
             let _ = thread.join(); // a panic was logged by the thread itself
         }
         all_ended
+    }
+
+    fn tell_to_stop(&self) {
+        self.shared.stop.store(true, Ordering::Release);
+        (self.wake)();
     }
 
     fn check(&self, request: &GenerateRequest) -> Result<(), AdmitError> {
@@ -223,7 +235,9 @@ impl DecodeWorker {
 }
 
 impl Drop for DecodeWorker {
+    /// Does not wait: a step under way may take long, and a stuck one for ever.
     fn drop(&mut self) {
-        self.stop(Instant::now());
+        self.drain();
+        self.tell_to_stop();
     }
 }

@@ -82,21 +82,22 @@ impl PrefillWorker {
 
     /// Ends the thread after the step under way. Handoffs not done fail on the decode side, which goes on by itself.
     pub fn stop(mut self) {
-        self.stop_and_join();
-    }
-
-    fn stop_and_join(&mut self) {
-        self.stop.store(true, Ordering::Release);
-        let _ = self.handle.inbox.try_send(ToPrefill::Wake); // full: it is awake
+        self.tell_to_stop();
         if let Some(thread) = self.thread.take() {
             let _ = thread.join(); // a panic was logged by the thread itself
         }
     }
+
+    fn tell_to_stop(&self) {
+        self.stop.store(true, Ordering::Release);
+        let _ = self.handle.inbox.try_send(ToPrefill::Wake); // full: it is awake
+    }
 }
 
 impl Drop for PrefillWorker {
+    /// Does not wait: a step under way may take long, and a stuck one for ever.
     fn drop(&mut self) {
-        self.stop_and_join();
+        self.tell_to_stop();
     }
 }
 
@@ -250,10 +251,12 @@ impl<R: ModelRunner> PrefillLoop<R> {
         let blocks = handoff.request.destination[handoff.pushed_blocks..][..count].to_vec();
         match self.engine.export(handoff.sequence, first..first + count) {
             Ok(bytes) => {
-                let handoff = self.handoffs.get_mut(&id).expect("looked up above");
-                handoff.pushed_blocks += count;
-                handoff.pieces_in_flight += 1;
-                self.tell(id, PrefillNews::Blocks(Piece::new(first, blocks, bytes)))
+                let sent = self.tell(id, PrefillNews::Blocks(Piece::new(first, blocks, bytes)));
+                if let (true, Some(handoff)) = (sent, self.handoffs.get_mut(&id)) {
+                    handoff.pushed_blocks += count;
+                    handoff.pieces_in_flight += 1;
+                }
+                sent
             }
             Err(error) => {
                 self.fail(id, &error.to_string());
@@ -264,7 +267,7 @@ impl<R: ModelRunner> PrefillLoop<R> {
 
     /// All blocks are sent: sends the token, and is done.
     fn push_first_token(&mut self, id: HandoffId) -> bool {
-        let token = self.handoffs.get_mut(&id).and_then(|handoff| handoff.first_token.take());
+        let token = self.handoffs.get(&id).and_then(|handoff| handoff.first_token.clone());
         if let Some(token) = token
             && self.tell(id, PrefillNews::FirstToken(token))
         {
@@ -282,16 +285,16 @@ impl<R: ModelRunner> PrefillLoop<R> {
         }
     }
 
-    /// Sends news; false when it could not be sent and the handoff is over.
+    /// Sends news. False when it was not sent: try again on a later turn, if the handoff is still there.
     fn tell(&mut self, id: HandoffId, news: PrefillNews) -> bool {
         let Some(handoff) = self.handoffs.get_mut(&id) else { return false };
-        handoff.last_news = Instant::now();
         match handoff.request.reply.try_send(ToDecode::News(FromPrefill { handoff: id, news })) {
-            Ok(()) => true,
+            Ok(()) => {
+                handoff.last_news = Instant::now();
+                true
+            }
             Err(TrySendError::Full(_)) => {
-                // Its inbox is sized for all pieces that may be in flight. The decode side will see the silence.
-                warn!(handoff = %id, "the decode worker's inbox is full; the handoff is dropped");
-                self.end(id);
+                warn!(handoff = %id, "the decode worker's inbox is full, which was sized for all that can come");
                 false
             }
             Err(TrySendError::Disconnected(_)) => {

@@ -11,7 +11,7 @@ use baton_types::{
 };
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 const VOCAB: u32 = 50;
@@ -199,6 +199,48 @@ fn a_decode_worker_that_breaks_says_so_and_closes_its_streams() {
     assert_eq!(worker.ready(), Err("baton-decode broke: planted".into()));
     let refused = Stream::start(&worker, prompt(13, 0), params(8)).err();
     assert_eq!(refused, Some(AdmitError::EngineDown("baton-decode broke: planted".into())));
+}
+
+/// Takes a step only when the test lets it: the first says that it has begun, and waits for a word.
+struct Gated {
+    inner: SimRunner,
+    begun: SyncSender<()>,
+    go_on: Receiver<()>,
+}
+
+impl ModelRunner for Gated {
+    fn kv_layout(&self) -> &KvLayout {
+        self.inner.kv_layout()
+    }
+    fn execute(&mut self, batch: &StepBatch) -> Result<Sampled, RunnerError> {
+        let _ = self.begun.try_send(());
+        let _ = self.go_on.recv_timeout(PATIENCE); // an error once the test has let go: every step goes on then
+        self.inner.execute(batch)
+    }
+    fn read_blocks(&mut self, blocks: &[BlockId]) -> Result<Vec<u8>, RunnerError> {
+        self.inner.read_blocks(blocks)
+    }
+    fn write_blocks(&mut self, blocks: &[BlockId], bytes: &[u8]) -> Result<(), RunnerError> {
+        self.inner.write_blocks(blocks, bytes)
+    }
+}
+
+#[test]
+fn cancels_during_a_long_step_leave_room_for_requests() {
+    let (begun, has_begun) = sync_channel(1);
+    let (go_on, wait) = sync_channel(1);
+    let runner = Gated { inner: sim(64), begun, go_on: wait };
+    let worker = DecodeWorker::start(engine(runner, None), config(), None).unwrap();
+    let stream = Stream::start(&worker, prompt(13, 0), params(8)).unwrap();
+    has_begun.recv_timeout(PATIENCE).unwrap();
+    for _ in 0..10_000 {
+        stream.cancel.cancel();
+    }
+    let next = Stream::start(&worker, prompt(9, 1), params(3)).unwrap();
+    drop(go_on);
+    assert_eq!(stream.finish().reason, FinishReason::Cancelled);
+    assert_eq!(next.finish(), length(9, 3));
+    stop(&worker);
 }
 
 /// A prefill side played by the test.

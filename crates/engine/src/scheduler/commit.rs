@@ -23,7 +23,7 @@ impl Scheduler {
             sequence.register_computed(pool.block_size());
             sequence.gather_prompt_logprobs(result.prompt_logprobs);
             if let Some(logprobs) = sequence.take_prompt_logprobs() {
-                self.emit_prompt_logprobs(sequence.id, logprobs);
+                self.emit(sequence.id, SequenceEvent::PromptLogprobs(logprobs));
             }
             assert_eq!(part.sample.is_some(), result.token.is_some(), "sampled where asked, and only there");
             match (result.token, sequence.goal) {
@@ -56,7 +56,7 @@ impl Scheduler {
         self.emit(sequence.id, SequenceEvent::Token(token));
         match sequence.finish_reason(&self.config.end_tokens, self.config.max_model_len) {
             Some(reason) => {
-                self.emit_finished(sequence.id, sequence.finish(reason));
+                self.emit(sequence.id, SequenceEvent::Finished(sequence.finish(reason)));
                 false
             }
             None => true,

@@ -4,9 +4,7 @@ mod commit;
 mod plan;
 
 use crate::sequence::{Goal, NewSequence, Sequence};
-use baton_types::{
-    AdmitError, Finish, FinishReason, OutputToken, SequenceEvent, SequenceId, TokenId, TokenLogprobs,
-};
+use baton_types::{AdmitError, FinishReason, OutputToken, SequenceEvent, SequenceId, TokenId};
 use std::collections::{BTreeMap, VecDeque};
 
 /// Limits and rules of one engine.
@@ -199,13 +197,5 @@ impl Scheduler {
 
     fn emit(&mut self, id: SequenceId, event: SequenceEvent) {
         self.events.push(EngineEvent::Sequence(id, event));
-    }
-
-    fn emit_prompt_logprobs(&mut self, id: SequenceId, logprobs: Vec<TokenLogprobs>) {
-        self.emit(id, SequenceEvent::PromptLogprobs(logprobs));
-    }
-
-    fn emit_finished(&mut self, id: SequenceId, finish: Finish) {
-        self.emit(id, SequenceEvent::Finished(finish));
     }
 }

@@ -98,8 +98,11 @@ impl Handoffs {
 
     pub(super) fn on_news<R: ModelRunner>(&mut self, from: FromPrefill, engine: &mut Engine<R>) {
         let id = from.handoff;
-        // News of a handoff that was taken back or called off: its blocks may belong to somebody else by now.
-        let Some(handoff) = self.under_way.get_mut(&id) else { return };
+        let Some(handoff) = self.under_way.get_mut(&id) else {
+            // Taken back or called off: its blocks may belong to somebody else by now. Said again, should it have been lost.
+            self.send(ToPrefill::Cancel(id));
+            return;
+        };
         handoff.last_news = Instant::now();
         match from.news {
             PrefillNews::Alive => {}
@@ -147,7 +150,9 @@ impl Handoffs {
         match engine.import(sequence, piece.first_block, &piece.blocks, &piece.bytes) {
             Ok(()) => {
                 self.metrics.bytes.increment(piece.bytes.len() as u64);
-                self.send(ToPrefill::Acknowledge(id)); // lost: the silence that follows ends the handoff
+                if !self.send(ToPrefill::Acknowledge(id)) {
+                    self.take_back(id, Outcome::Failed, "the prefill worker takes no messages", engine);
+                }
             }
             Err(error) => self.take_back(id, Outcome::Failed, &error.to_string(), engine),
         }

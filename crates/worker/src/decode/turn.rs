@@ -49,7 +49,7 @@ impl<R: ModelRunner> DecodeLoop<R> {
         match message {
             ToDecode::Request(new) => self.begin(*new),
             ToDecode::News(news) => self.handoffs.on_news(news, &mut self.engine),
-            ToDecode::Wake => {}
+            ToDecode::Wake => self.shared.wake_pending.store(false, Ordering::Release),
         }
     }
 
